@@ -1,0 +1,64 @@
+# Everything runs from .venv, which holds exactly what uv.lock names, by hash. `make help` lists the targets.
+
+PYTHON ?= python3
+UV_VERSION := 0.13.9
+BIN := .venv/bin
+READY := .venv/.ready
+
+# The lock names no package index, so that it serves behind any mirror: uv asks the one that this machine is set up
+# with, for itself or for pip.
+UV = index="$${UV_DEFAULT_INDEX:-$${UV_INDEX_URL:-$${PIP_INDEX_URL:-$$($(BIN)/pip config get global.index-url 2>/dev/null)}}}"; \
+	if [ -n "$$index" ]; then export UV_DEFAULT_INDEX="$$index"; fi; $(BIN)/uv
+
+.DEFAULT_GOAL := help
+.PHONY: help setup demo test coverage lint format types contracts lock clean
+
+help: ## Show this list
+	@sed -nE 's/^([a-z]+):.*## (.*)/  make \1\t\2/p' $(MAKEFILE_LIST) | expand -t 20
+
+setup: $(READY) ## Create .venv with what uv.lock names (again only when that changed)
+
+demo: $(READY) ## Start everything on this machine and watch orders go through
+	$(BIN)/backorder demo
+
+test: $(READY) ## Run all tests, on the real Kafka and PostgreSQL
+	$(BIN)/python -m pytest -n 2
+
+coverage: $(READY) ## Show what the tests of rules and contracts reach (services run as processes of their own in the others)
+	$(BIN)/python -m pytest -n 2 tests/unit tests/contract tests/model --cov --cov-report=term:skip-covered
+
+lint: $(READY) ## Check style
+	$(BIN)/ruff check
+	$(BIN)/ruff format --check
+
+format: $(READY) ## Put style right
+	$(BIN)/ruff check --fix
+	$(BIN)/ruff format
+
+types: $(READY) ## Check types
+	$(BIN)/mypy
+
+contracts: $(READY) ## Check that services stay independent and rules stay pure
+	$(BIN)/lint-imports
+
+lock: $(BIN)/uv ## Resolve the newest versions that pyproject.toml allows into uv.lock
+	$(UV) lock --upgrade
+	sed -E -i.bak -e 's#(url = )"https?://[^"]*/([^"/]+)"#\1"https://files.invalid/\2"#' \
+		-e 's#(registry = )"https?://[^"]*"#\1"https://index.invalid/simple"#' uv.lock
+	rm uv.lock.bak
+
+clean: ## Delete .venv and what tests and tools left; downloaded jars in .cache stay
+	rm -rf .venv .backorder/tests .pytest_cache .mypy_cache .ruff_cache .import_linter_cache .hypothesis .coverage*
+	find . -name __pycache__ -type d -prune -exec rm -rf {} +
+
+$(BIN)/uv:
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' \
+		|| { echo "Python 3.11 or newer is needed: make setup PYTHON=/path/to/python3"; exit 1; }
+	$(PYTHON) -m venv .venv
+	$(BIN)/pip install --quiet --disable-pip-version-check uv==$(UV_VERSION)
+
+$(READY): uv.lock pyproject.toml Makefile | $(BIN)/uv
+	$(BIN)/uv export --quiet --frozen --no-emit-project --output-file .venv/requirements.txt
+	$(UV) pip sync --quiet --compile-bytecode --python $(BIN)/python --require-hashes .venv/requirements.txt
+	$(BIN)/uv pip install --quiet --offline --python $(BIN)/python --no-deps --editable .
+	@touch $@
