@@ -1,0 +1,322 @@
+"""CloudEvents 1.0 over Kafka: what a record says, and what is wrong with it. Binary mode out; binary and structured in.
+
+`read` never raises for what a sender did: a record that is no message becomes a `Flaw` with a reason in plain words.
+"""
+
+from __future__ import annotations
+
+import functools
+import hashlib
+import json
+import uuid
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from typing import Any
+
+import uuid_utils
+from aiokafka import ConsumerRecord
+from aiokafka.partitioner import murmur2
+from pydantic import TypeAdapter, ValidationError
+
+from shared.contracts.base import MAX_MESSAGE_BYTES, REGISTRY, JsonObject, ListedMessage, Message
+from shared.contracts.orders import FieldError
+
+OUR_SOURCE = "/backorder/"
+"""Sources that begin so are our own services: their ids are UUIDv7."""
+
+
+@functools.lru_cache(maxsize=65_536)
+def partition_of(key: str, partitions: int) -> int:
+    """Kafka's own default partitioner (murmur2 of the UTF-8 key), so that any client's records of a key meet ours."""
+    return int(murmur2(key.encode()) & 0x7FFF_FFFF) % partitions
+
+
+def new_id() -> uuid.UUID:
+    """A UUIDv7: ids of one process rise with time, so that old ones are a range."""
+    return uuid.UUID(bytes=uuid_utils.uuid7().bytes)
+
+
+@dataclass(frozen=True, slots=True)
+class Flaw:
+    """Why a record, or one item of it, is no message. `reason` is a code, `detail` a sentence for the sender's engineer."""
+
+    reason: str
+    detail: str
+    errors: tuple[FieldError, ...] = ()
+    data: JsonObject | None = None
+    body: bytes | None = None
+    """The flawed item alone, as a record of its own, when the rest of its list is good."""
+
+
+@dataclass(frozen=True, slots=True)
+class Origin:
+    """Where an item stands in the log; also what identifies one that has no readable id."""
+
+    topic: str
+    partition: int
+    offset: int
+    index: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class Envelope:
+    """A record's CloudEvents attributes (empty where unreadable) and the broker's time of it."""
+
+    type: str
+    source: str
+    id: str
+    time: datetime
+    appended: datetime
+    actor: str
+    headers: tuple[tuple[str, str], ...]
+
+    @property
+    def internal(self) -> uuid.UUID | None:
+        """The id as a UUID if one of our services sent this, else None."""
+        if not self.source.startswith(OUR_SOURCE):
+            return None
+        try:
+            return uuid.UUID(self.id)
+        except ValueError:
+            return None
+
+
+@dataclass(frozen=True, slots=True)
+class Delivery:
+    """One record from the log, read: its messages, each with its index, or what is wrong with it as a whole or in parts."""
+
+    topic: str
+    partition: int
+    offset: int
+    envelope: Envelope
+    body: bytes | None
+    messages: tuple[tuple[int, Message], ...]
+    flaws: tuple[tuple[int, Flaw], ...]
+
+    def content_hash(self) -> bytes:
+        """A hash over the data alone: field order, white space and headers do not matter, unreadable data counts as it is."""
+        content = self.messages[0][1].model_dump_json().encode() if self.messages else (self.body or b"")
+        return hashlib.blake2b(content, digest_size=16).digest()
+
+
+_LIST_OPENS, _LIST_CLOSES = b'{"items":', b"}"
+
+
+@functools.cache
+def _list_adapter(contract: type[ListedMessage]) -> TypeAdapter[Any]:
+    return TypeAdapter(list[contract])  # type: ignore[valid-type]
+
+
+@functools.cache
+def _known_topics() -> Mapping[str, frozenset[str]]:
+    accepted: dict[str, set[str]] = {}
+    for name, message in REGISTRY.items():
+        accepted.setdefault(message.TOPIC.name, set()).add(name)
+    return {topic: frozenset(names) for topic, names in accepted.items()}
+
+
+def field_errors(error: ValidationError) -> tuple[FieldError, ...]:
+    """What pydantic found, one entry per field, at most 20. What a field's parts are blamed for it is not blamed for again."""
+    found = error.errors(include_url=False, include_context=False, include_input=False)
+    blamed = {each["loc"][:depth] for each in found for depth in range(len(each["loc"]))}
+    return tuple(
+        FieldError(field=".".join(str(part) for part in each["loc"]) or "(whole message)", error=each["msg"])
+        for each in found
+        if each["loc"] not in blamed
+    )[:20]
+
+
+def _sentence(errors: Sequence[FieldError]) -> str:
+    return "; ".join(f"{error.field}: {error.error}" for error in errors)
+
+
+def _header(record: ConsumerRecord[Any, Any], name: str) -> str:
+    """A header's text; empty when it is missing. Raises UnicodeDecodeError, or ValueError for a null value."""
+    for key, value in record.headers:
+        if key == name:
+            if value is None:
+                raise ValueError(f"header {name!r} is null")
+            return str(value.decode())
+    return ""
+
+
+def _time(text: str, otherwise: datetime) -> datetime:
+    if not text:
+        return otherwise
+    moment = datetime.fromisoformat(text)
+    if moment.tzinfo is None:
+        raise ValueError(f"ce_time {text!r} has no time zone")
+    return moment.astimezone(UTC)
+
+
+def _readable_headers(record: ConsumerRecord[Any, Any]) -> tuple[tuple[str, str], ...]:
+    return tuple(
+        (key.encode(errors="replace").decode().replace("\x00", "?"), (value or b"").decode(errors="replace").replace("\x00", "?"))
+        for key, value in record.headers
+    )
+
+
+def _structured(value: bytes) -> tuple[dict[str, str], bytes]:
+    """Attributes and data of a structured-mode event."""
+    try:
+        event = json.loads(value)
+    except RecursionError:
+        event = None
+    if not isinstance(event, dict):
+        raise ValueError("a structured CloudEvent is a JSON object")  # noqa: TRY004  (the caller answers ValueError to the sender)
+    attributes = {name: content for name, content in event.items() if isinstance(content, str)}
+    if "data" not in event:
+        raise ValueError("a structured CloudEvent for us carries its payload as JSON in 'data'")
+    return attributes, json.dumps(event["data"]).encode()
+
+
+def read(record: ConsumerRecord[Any, Any], topic: str) -> Delivery:
+    """A record of the topic (its name without namespace) as messages and flaws. Never raises for what the sender did."""
+    appended = datetime.fromtimestamp(max(0, record.timestamp) / 1000, UTC)
+    attributes: dict[str, str] = {}
+    body: bytes | None = record.value
+    flaw: Flaw | None = None
+    try:
+        if _header(record, "content-type").lower().startswith("application/cloudevents"):
+            attributes, body = _structured(body or b"")
+        else:
+            names = ("type", "source", "id", "time", "specversion", "actor")
+            attributes = {name: _header(record, f"ce_{name}") for name in names}
+        time = _time(attributes.get("time", ""), appended)
+    except UnicodeDecodeError as error:
+        flaw, time = Flaw("bad_header", f"a CloudEvents header is not UTF-8 text ({error.reason})"), appended
+    except ValueError as error:
+        flaw, time = Flaw("bad_header", str(error)), appended
+    type_, source, id_, actor = (attributes.get(name, "").replace("\x00", "?") for name in ("type", "source", "id", "actor"))
+    # A header may be as long as its record: what we index is bounded.
+    if flaw is None and max(len(type_), len(source), len(id_), len(actor)) > 300:
+        flaw = Flaw("bad_header", "ce_type, ce_source, ce_id and ce_actor may have at most 300 characters")
+    headers = _readable_headers(record) if flaw or source[: len(OUR_SOURCE)] != OUR_SOURCE else ()
+    envelope = Envelope(type_[:300], source[:300], "" if flaw else id_, time, appended, actor[:300], headers)
+    messages: tuple[tuple[int, Message], ...] = ()
+    flaws: tuple[tuple[int, Flaw], ...] = ()
+    flaw = flaw or _missing(attributes, body)
+    if flaw is not None:
+        flaws = ((0, flaw),)
+    elif body is not None:
+        messages, flaws = decode(type_, topic, body)
+    return Delivery(topic, record.partition, record.offset, envelope, body, messages, flaws)
+
+
+def decode(type_: str, topic: str, body: bytes) -> tuple[tuple[tuple[int, Message], ...], tuple[tuple[int, Flaw], ...]]:
+    """The data of a record as indexed messages and flaws."""
+    contract = REGISTRY.get(type_)
+    if contract is None or contract.TOPIC.name != topic:
+        return (), ((0, _unknown(type_, topic)),)
+    if len(body) > MAX_MESSAGE_BYTES:
+        return (), ((0, Flaw("too_large", f"the message has {len(body)} bytes, the limit is {MAX_MESSAGE_BYTES}")),)
+    if issubclass(contract, ListedMessage):
+        return _items(contract, body)
+    try:
+        return ((0, contract.model_validate_json(body)),), ()
+    except ValidationError as error:
+        return (), ((0, _invalid(error, body)),)
+
+
+def _missing(attributes: Mapping[str, str], body: bytes | None) -> Flaw | None:
+    missing = [f"ce_{name}" for name in ("type", "source", "id", "specversion") if not attributes.get(name)]
+    if missing:
+        return Flaw("missing_attribute", f"missing CloudEvents attributes: {', '.join(missing)}")
+    if attributes["specversion"] != "1.0":
+        return Flaw("unknown_version", f"CloudEvents specversion {attributes['specversion']!r} is not known; send '1.0'")
+    if not body:
+        return Flaw("no_data", "the record has no value; a message carries its data as JSON")
+    return None
+
+
+def _unknown(type_: str, topic: str) -> Flaw:
+    accepted = sorted(_known_topics().get(topic, frozenset()))
+    stem = type_.rpartition(".")[0]
+    same = [name for name in accepted if stem and name.rpartition(".")[0] == stem]
+    if same:
+        return Flaw("unknown_version", f"{type_!r} is not a version that this system knows; send one of {same}")
+    return Flaw("unknown_type", f"{type_!r} is not known on topic {topic!r}; it takes {accepted}")
+
+
+def _invalid(error: ValidationError, body: bytes) -> Flaw:
+    errors = field_errors(error)
+    if error.errors(include_url=False, include_input=False)[0]["type"] == "json_invalid":
+        return Flaw("not_json", _sentence(errors), errors)
+    data = json.loads(body)
+    return Flaw("invalid", _sentence(errors), errors, data if isinstance(data, dict) else None)
+
+
+def _items(contract: type[ListedMessage], body: bytes) -> tuple[tuple[tuple[int, Message], ...], tuple[tuple[int, Flaw], ...]]:
+    """The items of a list record; when some are invalid the others still count."""
+    adapter = _list_adapter(contract)
+    if body.startswith(_LIST_OPENS):
+        try:
+            return tuple(enumerate(adapter.validate_json(body[len(_LIST_OPENS) : -len(_LIST_CLOSES)]))), ()
+        except ValidationError:
+            pass  # find out below which items are to blame
+    try:
+        items = json.loads(body)["items"]
+    except (ValueError, KeyError, TypeError, RecursionError):
+        items = None
+    if not isinstance(items, list):
+        return (), ((0, Flaw("not_json", 'expected a JSON object {"items": […]}')),)
+    messages: list[tuple[int, Message]] = []
+    flaws: list[tuple[int, Flaw]] = []
+    for index, item in enumerate(items):
+        text = json.dumps(item).encode()
+        try:
+            messages.append((index, contract.model_validate_json(text)))
+        except ValidationError as error:
+            errors = field_errors(error)
+            flaws.append((index, Flaw("invalid", _sentence(errors), errors, body=_LIST_OPENS + b"[" + text + b"]" + _LIST_CLOSES)))
+    return tuple(messages), tuple(flaws)
+
+
+@dataclass(frozen=True, slots=True)
+class Record:
+    """A record to publish: where it goes, its identity and its data. `key` None for lists (their partition is explicit)."""
+
+    topic: str
+    partition: int
+    key: bytes | None
+    id: uuid.UUID
+    type: str
+    time: datetime
+    causation: str
+    actor: str
+    value: bytes
+
+
+class TooLargeError(Exception):
+    """A message would not fit into a record."""
+
+
+def encode(message: Message) -> bytes:
+    """A message's data as a record carries it. Raises TooLargeError beyond MAX_MESSAGE_BYTES, so that the broker has nothing to refuse."""
+    value = encode_items(type(message), [message]) if isinstance(message, ListedMessage) else message.model_dump_json().encode()
+    if len(value) > MAX_MESSAGE_BYTES:
+        raise TooLargeError(f"{type(message).__name__} for {message.key!r} has {len(value)} bytes, the limit is {MAX_MESSAGE_BYTES}")
+    return value
+
+
+def encode_items(contract: type[ListedMessage], items: Sequence[ListedMessage]) -> bytes:
+    """The data of a list record. Items are bounded by their contracts: 500 of them stay far below the limit."""
+    return _LIST_OPENS + _list_adapter(contract).dump_json(list(items)) + _LIST_CLOSES
+
+
+def cloud_event_headers(type_: str, source: str, id_: str, time: datetime, causation: str = "", actor: str = "") -> list[tuple[str, bytes]]:
+    """The Kafka headers of a binary-mode event."""
+    headers = [
+        ("ce_specversion", b"1.0"),
+        ("ce_id", id_.encode()),
+        ("ce_source", source.encode()),
+        ("ce_type", type_.encode()),
+        ("ce_time", time.astimezone(UTC).isoformat().encode()),
+        ("content-type", b"application/json"),
+    ]
+    if causation:
+        headers.append(("ce_causation", causation.encode()))
+    if actor:
+        headers.append(("ce_actor", actor.encode()))
+    return headers
