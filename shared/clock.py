@@ -1,0 +1,84 @@
+"""Business time. In production it is the wall clock; in a driven local run it is read from the topic `system.clock`."""
+
+import asyncio
+import contextlib
+from collections.abc import AsyncIterator, Callable
+from datetime import UTC, datetime, timedelta
+
+import structlog
+from aiokafka import AIOKafkaConsumer, TopicPartition
+from pydantic import ValidationError
+
+from shared.contracts.system import SYSTEM_CLOCK, ClockSet
+from shared.settings import ClockSource, Settings
+
+log = structlog.get_logger()
+
+Clock = Callable[[], datetime]
+"""Answers the business time now (UTC)."""
+
+
+def wall() -> datetime:
+    """The wall clock (UTC)."""
+    return datetime.now(UTC)
+
+
+def business_time(setting: ClockSet, at: datetime) -> datetime:
+    """The business time at wall time `at` under a clock setting; a wall clock that steps back does not turn it back."""
+    elapsed = max(timedelta(0), at - setting.wall)
+    return setting.business.astimezone(UTC) + elapsed * setting.rate
+
+
+class TopicClock:
+    """The business clock as the driver of the run sets it: follows `system.clock` without a group."""
+
+    def __init__(self, settings: Settings) -> None:
+        self._partition = TopicPartition(settings.topic(SYSTEM_CLOCK.name), 0)
+        self._consumer = AIOKafkaConsumer(
+            bootstrap_servers=settings.kafka_bootstrap_servers, enable_auto_commit=False, fetch_max_wait_ms=500
+        )
+        self._setting: ClockSet | None = None
+        self.known = asyncio.Event()
+
+    def __call__(self) -> datetime:
+        """The business time now (UTC)."""
+        if self._setting is None:
+            raise RuntimeError("the business clock has not been set yet: nothing may be applied before it is known")
+        return business_time(self._setting, wall())
+
+    async def follow(self) -> None:
+        """Reads the latest setting, then every new one, until cancelled; what is no setting leaves the clock as it is."""
+        try:
+            await self._consumer.start()
+            self._consumer.assign([self._partition])
+            end = (await self._consumer.end_offsets([self._partition]))[self._partition]
+            self._consumer.seek(self._partition, max(0, end - 1))
+            async for record in self._consumer:
+                try:
+                    self._setting = ClockSet.model_validate_json(record.value or b"")
+                except ValidationError as error:
+                    log.warning("not a clock setting", offset=record.offset, error=str(error))
+                else:
+                    self.known.set()
+        finally:
+            await self._consumer.stop()
+
+
+@contextlib.asynccontextmanager
+async def started(settings: Settings) -> AsyncIterator[Clock]:
+    """The system's clock, known before the body runs."""
+    if settings.clock is ClockSource.WALL:
+        yield wall
+        return
+    clock = TopicClock(settings)
+    task = asyncio.create_task(clock.follow(), name="clock")
+    try:
+        known = asyncio.create_task(clock.known.wait())
+        await asyncio.wait({task, known}, return_when=asyncio.FIRST_COMPLETED)
+        if task.done():
+            known.cancel()
+            task.result()
+        yield clock
+    finally:
+        task.cancel()
+        await asyncio.gather(task, return_exceptions=True)

@@ -1,0 +1,92 @@
+"""Where the database stands in the log. These rows never drop a record; they show when the database is *behind* the log."""
+
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import asyncpg
+
+from shared.codec import Delivery
+from shared.service import Connection
+
+Place = tuple[str, int]
+"""A topic (its name without namespace) and a partition."""
+
+
+@dataclass(frozen=True, slots=True)
+class Span:
+    """The offsets of one partition in a batch, first and last."""
+
+    first: int
+    last: int
+
+
+class BehindError(Exception):
+    """The batch begins beyond where the database stands (it was restored, or offsets were moved): seek back to `next`."""
+
+    def __init__(self, next_by_place: Mapping[Place, int]) -> None:
+        super().__init__(f"the database is behind the log; it continues at {dict(next_by_place)}")
+        self.next = dict(next_by_place)
+
+
+def spans(deliveries: Iterable[Delivery]) -> dict[Place, Span]:
+    """The span of each partition in a batch."""
+    found: dict[Place, Span] = {}
+    for delivery in deliveries:
+        place = (delivery.topic, delivery.partition)
+        known = found.get(place)
+        found[place] = Span(
+            min(known.first, delivery.offset) if known else delivery.offset, max(known.last, delivery.offset) if known else delivery.offset
+        )
+    return found
+
+
+async def stands(pool: "asyncpg.Pool[Any]") -> dict[Place, int]:
+    """Where the database stands in every partition that it knows."""
+    return {
+        (row["topic"], row["partition"]): row["next"] for row in await pool.fetch("SELECT topic, partition, next FROM runtime.partition")
+    }
+
+
+async def lock(tx: Connection, places: Sequence[Place]) -> dict[Place, int]:
+    """Locks the rows of these partitions in order, so that two owners of a partition take turns; answers `next` of each."""
+    topics, numbers = [topic for topic, _ in places], [number for _, number in places]
+    query = (
+        "SELECT p.topic, p.partition, p.next FROM runtime.partition p"
+        " JOIN unnest($1::text[], $2::int[]) AS k (topic, partition) USING (topic, partition)"
+        " ORDER BY p.topic, p.partition FOR UPDATE OF p"
+    )
+    rows = await tx.fetch(query, topics, numbers)
+    if len(rows) < len(places):
+        await tx.execute(
+            "INSERT INTO runtime.partition SELECT t, p, 0 FROM unnest($1::text[], $2::int[]) AS k (t, p) ORDER BY t, p ON CONFLICT DO NOTHING",
+            topics, numbers,
+        )  # fmt: skip
+        rows = await tx.fetch(query, topics, numbers)
+    return {(row["topic"], row["partition"]): row["next"] for row in rows}
+
+
+def check_not_behind(batch: Mapping[Place, Span], stands: Mapping[Place, int], log_starts: Mapping[Place, int]) -> None:
+    """Raises BehindError unless every span touches what the database has; `log_starts` excuses what retention has removed."""
+    behind = {place: stands[place] for place, span in batch.items() if span.first > max(stands[place], log_starts.get(place, 0))}
+    if behind:
+        raise BehindError(behind)
+
+
+def moved(batch: Mapping[Place, Span], stands: Mapping[Place, int], brought_news: set[Place]) -> dict[Place, int]:
+    """The new `next` of the partitions whose row must move. A span wholly below `next` moves it only if it brought something
+    new: then the topic was made anew."""
+    return {
+        place: span.last + 1
+        for place, span in batch.items()
+        if span.last + 1 > stands[place] or (span.last + 1 < stands[place] and place in brought_news)
+    }
+
+
+async def save(tx: Connection, nexts: Mapping[Place, int]) -> None:
+    """Writes `next` of the given partitions."""
+    await tx.execute(
+        "UPDATE runtime.partition p SET next = k.next FROM unnest($1::text[], $2::int[], $3::bigint[]) AS k (topic, partition, next)"
+        " WHERE p.topic = k.topic AND p.partition = k.partition",
+        [topic for topic, _ in nexts], [number for _, number in nexts], list(nexts.values()),
+    )  # fmt: skip

@@ -1,0 +1,283 @@
+"""A running service: waits for what it needs, consumes, leads, answers HTTP, stops gracefully. `run(service)` is its main."""
+
+import asyncio
+import contextlib
+import gc
+import json
+import sys
+from collections.abc import Sequence
+from datetime import datetime
+from time import monotonic
+from typing import Any
+
+import asyncpg
+import structlog
+import uvicorn
+import uvloop
+from aiokafka import AIOKafkaConsumer, TopicPartition
+
+from shared import clock, db, inbox, log, metrics, migrate, topics
+from shared.app import http_app
+from shared.codec import cloud_event_headers, encode, partition_of
+from shared.consumer import Consumer
+from shared.contracts.base import Message
+from shared.http import Edge
+from shared.relay import Relay, producer
+from shared.service import Local, NotReadyError, Service
+from shared.settings import Settings
+from shared.transaction import Transactions
+
+STUCK_SECONDS = 60.0
+"""A loop that has not gone round for so long is stuck: liveness fails and the platform restarts the process."""
+
+logger = structlog.get_logger()
+
+
+class FixedError(Exception):
+    """The process is set up otherwise than its system: another clock, another number of partitions."""
+
+
+class Runtime:
+    """One process of a service."""
+
+    def __init__(self, service: Service[Any], settings: Settings, pool: "asyncpg.Pool[Any]") -> None:
+        self.service = service
+        self.settings = settings
+        self.pool = pool
+        self.stopping = asyncio.Event()
+        self.relay = Relay(settings, service.name)
+        self.leading = False
+        self._clock: clock.Clock | None = None
+        self._transactions: Transactions | None = None
+        self._consumer: Consumer | None = None
+        self._waits_for = "start"
+        self._progress = monotonic()
+        self._edge_producer: Any = None
+        self._edge_consumer: AIOKafkaConsumer | None = None
+        self.edge = Edge(settings, pool, self._append, self._applied)
+
+    # what background loops and the HTTP edge use
+
+    def now(self) -> datetime:
+        """Business time (UTC)."""
+        if self._clock is None:
+            raise NotReadyError("the clock is not known yet")
+        return self._clock()
+
+    async def tell(self, messages: Sequence[Local]) -> None:
+        """Applies what this process has to say, in one transaction."""
+        if self._transactions is None:
+            raise NotReadyError("the service has not started yet")
+        await self._transactions.tell(messages)
+        self.relay.wake()
+
+    async def _append(self, message: Message, source: str, id_: str, actor: str) -> None:
+        if self._edge_producer is None:
+            raise NotReadyError("the log cannot be reached yet")
+        partition = partition_of(message.key, self.settings.partitions)
+        headers = cloud_event_headers(message.TYPE, source, id_, clock.wall() if self._clock is None else self._clock(), actor=actor)
+        await self._edge_producer.send_and_wait(
+            self.settings.topic(message.TOPIC.name), encode(message), key=message.key.encode(), partition=partition, headers=headers
+        )
+
+    async def _applied(self, topic: str, key: str) -> bool:
+        if self._edge_consumer is None:
+            raise NotReadyError("the log cannot be reached yet")
+        partition = partition_of(key, self.settings.partitions)
+        place = TopicPartition(self.settings.topic(topic), partition)
+        end = (await self._edge_consumer.end_offsets([place]))[place]
+        stands = await self.pool.fetchval("SELECT next FROM runtime.partition WHERE topic = $1 AND partition = $2", topic, partition)
+        return int(stands or 0) >= int(end)
+
+    # health
+
+    def live(self) -> bool:
+        """Whether the loops go round; says nothing about Kafka or PostgreSQL, whose absence a restart would not mend."""
+        consumer = self._consumer
+        moved = consumer.progress if consumer else self._progress
+        return monotonic() - moved < STUCK_SECONDS and (consumer is None or consumer.alive)
+
+    async def readiness(self) -> tuple[bool, dict[str, Any]]:
+        """Whether work flows, and what it waits for."""
+        details: dict[str, Any] = {"service": self.service.name, "instance": self.settings.instance, "leading": self.leading}
+        if self._consumer is None:
+            return False, {**details, "waits_for": self._waits_for}
+        details["assigned_partitions"] = self._consumer.assigned
+        if self._clock is not None:
+            details["business_time"] = self._clock().isoformat()
+        try:
+            [row] = await self.pool.fetch(
+                "SELECT (SELECT count(*) FROM runtime.outbox) AS outbox_rows, (SELECT min(due) FROM runtime.timer) AS next_timer,"
+                " (SELECT min(time) FROM runtime.outbox) AS oldest_unpublished,"
+                " (SELECT count(*) FROM runtime.dead_letter WHERE state = 'parked') AS parked,"
+                " (SELECT count(*) FROM runtime.dead_letter WHERE state = 'refused') AS refused"
+            )
+        except db.TRANSIENT as error:
+            return False, {**details, "waits_for": f"database: {error}"}
+        details |= {name: value.isoformat() if isinstance(value, datetime) else value for name, value in row.items()}
+        metrics.OUTBOX_ROWS.set(row["outbox_rows"])
+        metrics.PUBLISHED.set(self.relay.sent)
+        for state in ("parked", "refused"):
+            metrics.DEAD_LETTERS.labels(state).set(row[state])
+        if self.relay.blocked:
+            details["refused_by_broker"] = {f"{topic}/{partition}": why for (topic, partition), why in self.relay.blocked.items()}
+        if self._consumer.last_error:
+            details["last_error"] = self._consumer.last_error
+        return not self.relay.blocked and not self._consumer.last_error, details
+
+    # life
+
+    async def run(self) -> None:
+        """Serves until `stopping`; whatever breaks is logged and begun anew. Raises FixedError: that no retry can mend."""
+        pause = 0.2
+        while not self.stopping.is_set():
+            try:
+                await self._serve()
+            except* FixedError:
+                raise
+            except* Exception as group:
+                error = group.exceptions[0]
+                self._waits_for = f"{type(error).__name__}: {error}"
+                logger.warning("not serving", error=self._waits_for, exc_info=not isinstance(error, NotReadyError | OSError))
+                with contextlib.suppress(TimeoutError):
+                    await asyncio.wait_for(self.stopping.wait(), pause)
+            self._progress = monotonic()
+            pause = min(pause * 1.5, 3.0)
+
+    async def _serve(self) -> None:
+        """One life: everything is there, until stopped or until something breaks."""
+        if missing := await migrate.pending(self.pool, self.service.migrations):
+            raise NotReadyError(f"migrations to be applied: {', '.join(missing)}")
+        await topics.check(self.settings)
+        await self._check_fixed()
+        # Numbers rise even across a database restored from a backup.
+        await self.pool.execute(
+            "SELECT setval('runtime.journal_number', greatest((SELECT last_value FROM runtime.journal_number), $1::bigint))",
+            int(clock.wall().timestamp() * 1e6),
+        )
+        async with clock.started(self.settings) as now, self._edge():
+            transactions = Transactions(self.service, self.settings, self.pool, now)
+            consumer = Consumer(self.service, self.settings, transactions, self.relay.wake)
+            self._clock, self._transactions = now, transactions
+            ended = asyncio.Event()
+            leader = asyncio.create_task(self._lead(transactions, ended), name="leader")
+            try:
+                await consumer.start()
+                self._consumer = consumer
+                logger.info("serving")
+                await self._watch(consumer, leader)
+            finally:
+                await consumer.stop()
+                self._consumer = None
+                ended.set()
+                while not leader.done():  # a producer's last words may wait for a broker that is gone
+                    leader.cancel()
+                    await asyncio.wait([leader], timeout=5)
+
+    async def _watch(self, consumer: Consumer, leader: "asyncio.Task[None]") -> None:
+        """Returns when the service shall stop; raises when a loop has died."""
+        while not self.stopping.is_set():
+            with contextlib.suppress(TimeoutError):
+                await asyncio.wait_for(self.stopping.wait(), 0.5)
+            if not consumer.alive:
+                raise RuntimeError("the consume loop has ended")
+            if leader.done():
+                leader.result()
+
+    @contextlib.asynccontextmanager
+    async def _edge(self) -> Any:
+        """What the HTTP edge appends and asks with."""
+        kafka = producer(self.settings)
+        asker = AIOKafkaConsumer(bootstrap_servers=self.settings.kafka_bootstrap_servers)
+        try:
+            await kafka.start()
+            await asker.start()
+            self._edge_producer, self._edge_consumer = kafka, asker
+            yield
+        finally:
+            self._edge_producer = self._edge_consumer = None
+            await asker.stop()
+            await kafka.stop()
+
+    async def _check_fixed(self) -> None:
+        wanted = {"clock": str(self.settings.clock), "partitions": str(self.settings.partitions)}
+        for name, value in wanted.items():
+            await self.pool.execute("INSERT INTO runtime.fixed VALUES ($1, $2) ON CONFLICT DO NOTHING", name, value)
+            found = await self.pool.fetchval("SELECT value FROM runtime.fixed WHERE name = $1", name)
+            if found != value:
+                raise FixedError(f"this system was set up with {name} {found!r}; it cannot go on with {value!r}")
+
+    async def _lead(self, transactions: Transactions, ended: asyncio.Event) -> None:
+        """While this instance holds the service's lock: relay, timers, operators' requests, pruning and background loops."""
+        while not ended.is_set():  # what breaks on its way out swallows the cancellation
+            try:
+                connection = await db.session(self.settings, self.service.name, "relay")
+                try:
+                    while not await connection.fetchval("SELECT pg_try_advisory_lock(hashtext('backorder.relay'))"):
+                        await asyncio.sleep(0.5)
+                    self.leading = True
+                    metrics.LEADER.set(1)
+                    async with asyncio.TaskGroup() as group:
+                        group.create_task(self.relay.run(connection))
+                        group.create_task(self._timers(transactions))
+                        group.create_task(self._requests(transactions))
+                        group.create_task(self._prune())
+                        for loop in self.service.background:
+                            group.create_task(loop(self))
+                finally:
+                    self.leading = False
+                    metrics.LEADER.set(0)
+                    await connection.close(timeout=2)
+            except* Exception as group:
+                logger.warning("not leading any more", error=repr(group.exceptions[0]), exc_info=True)
+                await asyncio.sleep(1.0)
+
+    async def _timers(self, transactions: Transactions) -> None:
+        while True:
+            if await transactions.fire():
+                self.relay.wake()
+            else:
+                await asyncio.sleep(0.1)
+
+    async def _requests(self, transactions: Transactions) -> None:
+        while True:
+            if await transactions.settle_requests():
+                self.relay.wake()
+            else:
+                await asyncio.sleep(0.25)
+
+    async def _prune(self) -> None:
+        while True:
+            async with self.pool.acquire() as connection:
+                await inbox.prune(connection)
+            await asyncio.sleep(3600)
+
+
+async def _main(service: Service[Any], settings: Settings) -> None:
+    pool = await db.pool(settings, service.name)
+    runtime = Runtime(service, settings, pool)
+    server = uvicorn.Server(
+        uvicorn.Config(
+            http_app(runtime), host=settings.http_host, port=settings.http_port, log_config=None, access_log=False, lifespan="off"
+        )
+    )
+    serving = asyncio.create_task(runtime.run(), name="runtime")
+    serving.add_done_callback(lambda _: setattr(server, "should_exit", True))
+    await server.serve()
+    runtime.stopping.set()
+    await serving
+    pool.terminate()
+
+
+def run(service: Service[Any]) -> None:
+    """The main of a service: configured by the environment, until SIGTERM or SIGINT. Exits 1 with one line when it is set up wrongly."""
+    settings = Settings()
+    # What is loaded by now stays; what a batch allocates is freed without a cycle: let the collector look rarely.
+    gc.freeze()
+    gc.set_threshold(50_000, 50, 100)
+    log.configure(settings.log_level, service=service.name, instance=settings.instance)
+    try:
+        with contextlib.suppress(KeyboardInterrupt):
+            uvloop.run(_main(service, settings))
+    except* FixedError as group:
+        sys.exit(json.dumps({"level": "error", "event": str(group.exceptions[0])}))

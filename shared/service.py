@@ -1,0 +1,175 @@
+"""What a service is made of: a table {message → handler}, three store functions, and what a handler may answer.
+
+One transaction of the runtime (`shared.transaction`) is
+
+    state = await service.load(tx, messages)        lock and load, in sets, everything the messages touch
+    for each message, in order:
+        effects += handler(state, message, context)     pure: no I/O, no clock; changes only the working set `state`
+    await service.prepare(tx, state)                load what only the changed state can tell (the head of a queue)
+    effects += service.decide(state, context)       once per transaction: once per SKU, per supplier, per order
+    await service.save(tx, state, context)          write in sets what changed
+
+All of it is one database transaction together with the inbox, the outbox and the journal row.
+"""
+
+import asyncio
+from collections.abc import Awaitable, Callable, Coroutine, Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+from datetime import datetime
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Generic, Protocol, TypeAlias, TypeVar
+
+from pydantic import BaseModel, ConfigDict
+
+from shared.contracts.base import JsonObject, Message, Topic
+from shared.contracts.orders import FieldError
+from shared.settings import Settings
+
+if TYPE_CHECKING:
+    import asyncpg
+    from asyncpg.pool import PoolConnectionProxy
+    from fastapi import APIRouter
+
+    from shared.http import Edge
+
+Connection: TypeAlias = "PoolConnectionProxy[Any]"
+S = TypeVar("S")
+
+
+class NotReadyError(Exception):
+    """Something that a service needs is not there yet; it is asked for again."""
+
+
+@dataclass(frozen=True, slots=True)
+class Context:
+    """What a handler may know besides state and message.
+
+    `now` is business time (UTC); `number` is the transaction's number in the journal and the version of every level that
+    it sends; `cause` and `actor` name the message being applied and who stands behind it; `time` is when that message
+    happened, `appended` when the broker took its record (UTC). In `decide` the last four are empty or `now`.
+    """
+
+    now: datetime
+    number: int
+    cause: str
+    actor: str
+    time: datetime
+    appended: datetime
+
+
+class Timer(BaseModel):
+    """Something due at a business time: a message from the service to itself. `key` is what it is about.
+
+    Subclass it per kind and give it a route; a pending timer is known by (class name, key), so setting it again moves it.
+    """
+
+    model_config = ConfigDict(frozen=True)
+    key: str
+
+
+class Local(BaseModel):
+    """Base of what a service's own process tells it (a mail was sent, an order could not be read): no topic, no inbox."""
+
+    model_config = ConfigDict(frozen=True)
+
+
+Applicable: TypeAlias = Message | Timer | Local
+"""What handlers are called with."""
+
+
+class Running(Protocol):
+    """What a background loop may use of its process."""
+
+    settings: Settings
+    pool: "asyncpg.Pool[Any]"
+    stopping: asyncio.Event
+
+    async def tell(self, messages: Sequence[Local]) -> None:
+        """Applies what this process has to say, in one transaction."""
+        ...
+
+
+@dataclass(frozen=True, slots=True)
+class Send:
+    """A message to publish whose cause is not the message being applied (always so in `decide`)."""
+
+    message: Message
+    cause: str
+    actor: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class Schedule:
+    """Set or move a timer to a business time."""
+
+    timer: Timer
+    due: datetime
+
+
+@dataclass(frozen=True, slots=True)
+class Unschedule:
+    """Forget a timer; unknown ones are fine."""
+
+    timer: Timer
+
+
+@dataclass(frozen=True, slots=True)
+class Refuse:
+    """The message, or a part of it, cannot be applied: it is kept among the dead letters with this reason and holds nobody up.
+
+    `reason` is a short code (`unknown_purchase_order`), `detail` a sentence for the sender's engineer.
+    """
+
+    reason: str
+    detail: str
+
+
+Effect: TypeAlias = Message | Send | Schedule | Unschedule | Refuse
+"""What a handler answers. A bare message (a listed one names its own `causation`) is caused by the message being applied."""
+
+Handler: TypeAlias = Callable[[S, Any, Context], Iterable[Effect]]
+
+
+@dataclass(frozen=True, slots=True)
+class Route(Generic[S]):
+    """How a message type is applied. `aggregate` names what must keep its order (`order:A-1`): when applying fails, the message
+    is parked and later ones of the same aggregate wait behind it."""
+
+    handler: Handler[S]
+    aggregate: Callable[[Any], str]
+
+
+@dataclass(frozen=True, slots=True)
+class Invalid:
+    """A record that is no valid message: its type name as sent, its data if it was a JSON object, and what is wrong."""
+
+    type: str
+    data: JsonObject
+    errors: tuple[FieldError, ...]
+
+
+async def _nothing_more(_tx: Connection, _state: Any) -> None:
+    return None
+
+
+def _nothing_to_decide(_state: Any, _context: Context) -> Iterable[Effect]:
+    return ()
+
+
+@dataclass(frozen=True)
+class Service(Generic[S]):
+    """One service, declared in its `app.py`. `topics` stand in the order in which a batch applies them
+    (definitions, supply, demand). `invalid` may turn an unreadable record into a `Local` message (to answer its sender)."""
+
+    name: str
+    topics: tuple[Topic, ...]
+    routes: Mapping[type[Applicable], Route[S]]
+    load: Callable[[Connection, Sequence[Applicable]], Awaitable[S]]
+    save: Callable[[Connection, S, Context], Awaitable[None]]
+    migrations: Path
+    api: "Callable[[Edge], APIRouter]"
+    prepare: Callable[[Connection, S], Awaitable[None]] = _nothing_more
+    decide: Callable[[S, Context], Iterable[Effect]] = _nothing_to_decide
+    invalid: Callable[[Invalid], Local | None] = lambda _: None
+    background: Sequence[Callable[[Running], Coroutine[Any, Any, None]]] = field(default=())
+    """Loops that run on one instance at a time (the one that holds the relay's lock), e.g. sending mails."""
