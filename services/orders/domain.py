@@ -1,0 +1,184 @@
+"""The rules of an order's lines: who owns which number, and what may become of a unit. Pure functions over frozen aggregates.
+
+Orders owns a line's ordered, cancelled and shipped; inventory owns `served`, the units ever set aside for it and not taken
+back. The five amounts that a customer sees are derived from these four, so they add up to `ordered` whatever crosses.
+"""
+
+import hashlib
+from collections.abc import Iterable
+from dataclasses import dataclass, replace
+from datetime import date, datetime
+from decimal import Decimal
+from enum import StrEnum
+from typing import NamedTuple
+
+from shared.contracts.base import Message
+from shared.contracts.inventory import DemandServed
+from shared.contracts.orders import Amounts, LineAllocated, LineBackordered, LineEvent, LinePromised
+
+
+@dataclass(frozen=True, slots=True)
+class Order:
+    """An accepted order. `queued_at` is its place in every queue, `content` the hash by which its OrderPlaced is known again."""
+
+    order: str
+    placed_at: datetime
+    queued_at: datetime
+    content: bytes
+    open_lines: int
+    completed: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class Line:
+    """One SKU of an order. Quantities are units; `version` counts the line's events, `demand_version` names its latest DemandSet."""
+
+    order: str
+    line: int
+    sku: str
+    unit_price: Decimal
+    ordered: int
+    cancelled: int = 0
+    shipped: int = 0
+    served: int = 0
+    served_version: int = 0
+    answered: bool = False
+    ship_by: date | None = None
+    promise_version: int = 0
+    demand_version: int = 0
+    version: int = 0
+
+    @property
+    def wanted(self) -> int:
+        """Units that the customer still wants or has."""
+        return self.ordered - self.cancelled
+
+    @property
+    def open(self) -> int:
+        """Units wanted and not shipped: those that can still be cancelled."""
+        return self.ordered - self.cancelled - self.shipped
+
+    @property
+    def allocated(self) -> int:
+        """Units set aside that the warehouse may pick."""
+        return max(0, min(self.served, self.wanted) - self.shipped)
+
+    @property
+    def pending(self) -> int:
+        """Units about which inventory has not answered yet."""
+        return 0 if self.answered else self.open - self.allocated
+
+    @property
+    def backordered(self) -> int:
+        """Units that wait for supply."""
+        return self.open - self.allocated if self.answered else 0
+
+    @property
+    def amounts(self) -> Amounts:
+        """The five amounts; they add up to `ordered`."""
+        return Amounts(
+            ordered=self.ordered,
+            pending=self.pending,
+            allocated=self.allocated,
+            backordered=self.backordered,
+            shipped=self.shipped,
+            cancelled=self.cancelled,
+        )
+
+
+class Step(NamedTuple):
+    """One event of a line: what happened to how many units, and the line after it."""
+
+    kind: type[LineEvent]
+    quantity: int
+    line: Line
+
+
+def cancel(line: Line, quantity: int, number: int) -> tuple[Line, int]:
+    """Cancels up to `quantity` of the open units, unserved ones first; answers the line and how many.
+
+    `served` is lowered with `wanted`, so that an answer which is already on its way can never be read as more than we want.
+    """
+    done = min(quantity, line.open)
+    if not done:
+        return line, 0
+    served = min(line.served, line.wanted - done)
+    return replace(line, cancelled=line.cancelled + done, served=served, demand_version=number, version=line.version + 1), done
+
+
+def refuse(line: Line, quantity: int, number: int) -> tuple[Line, int]:
+    """Cancels up to `quantity` units that inventory does not have and that may not wait: never units that are set aside."""
+    return cancel(line, min(quantity, line.open - line.allocated), number)
+
+
+def ship(line: Line, quantity: int, number: int) -> tuple[Line, int]:
+    """Ships up to `quantity` of the allocated units; answers the line and how many."""
+    done = min(quantity, line.allocated)
+    if not done:
+        return line, 0
+    return replace(line, shipped=line.shipped + done, demand_version=number, version=line.version + 1), done
+
+
+def answer(line: Line, told: DemandServed) -> tuple[Line, list[Step]]:
+    """Takes inventory's answer to the line's latest claim: the line after it, and its events one after the other.
+
+    Units set aside come first; what is left after the first answer is backordered; a moved date is told of what still waits.
+    """
+    steps: list[Step] = []
+    served = min(told.served, line.wanted)
+    rise = max(0, served - line.shipped) - line.allocated
+    after = replace(
+        line,
+        served=served,
+        served_version=told.version,
+        ship_by=told.ship_by,
+        promise_version=told.promise_version,
+        version=line.version + (rise > 0),
+    )
+    if rise > 0:
+        steps.append(Step(LineAllocated, rise, after))
+    rest = after.open - after.allocated
+    if rest > line.backordered:
+        after = replace(after, answered=True, version=after.version + 1)
+        steps.append(Step(LineBackordered, rest - line.backordered, after))
+    elif not line.answered:
+        after = replace(after, answered=True)
+    elif rest and line.ship_by != told.ship_by:
+        after = replace(after, version=after.version + 1)
+        steps.append(Step(LinePromised, rest, after))
+    return after, steps
+
+
+class Status(StrEnum):
+    """What an order is in one word."""
+
+    PENDING = "pending"
+    """Received, not decided yet."""
+    REJECTED = "rejected"
+    """Could not be accepted as it was sent."""
+    OPEN = "open"
+    """Accepted; nothing waits for supply."""
+    BACKORDERED = "backordered"
+    """Accepted; some units wait for supply."""
+    COMPLETED = "completed"
+    """Everything that is still wanted has shipped."""
+    CANCELLED = "cancelled"
+    """Every unit was cancelled."""
+
+
+def status(lines: Iterable[Line]) -> Status:
+    """An accepted order's status, derived from its lines."""
+    lines = tuple(lines)
+    if any(line.backordered for line in lines):
+        return Status.BACKORDERED
+    if any(line.open for line in lines):
+        return Status.OPEN
+    return Status.COMPLETED if any(line.shipped for line in lines) else Status.CANCELLED
+
+
+def content_of(message: Message) -> bytes:
+    """A hash by which the same fact is known again under another message id.
+
+    Defaults are left out, so that a contract which has grown an optional field still knows what came before it grew.
+    """
+    return hashlib.blake2b(message.model_dump_json(exclude_defaults=True).encode(), digest_size=16).digest()

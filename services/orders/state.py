@@ -1,0 +1,123 @@
+"""The working set of one transaction: what was loaded and locked, what changed, and the story that the transaction tells."""
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field, replace
+from datetime import datetime
+
+from services.orders.domain import Line, Order
+from shared.contracts.base import Message
+from shared.contracts.commerce import OrderPlaced
+from shared.contracts.orders import FieldError, LineChange, LineEvent
+from shared.service import Context, Send
+
+LineKey = tuple[str, int]
+FactKey = tuple[str, str]
+"""(order, id given by whoever tells it): a shipment or a cancellation."""
+
+
+@dataclass(frozen=True, slots=True)
+class Told:
+    """One entry of an order's story: a message, or (with `change`) a line's part of a message that has no lines yet."""
+
+    event: Message
+    cause: str
+    actor: str
+    change: LineChange | None = None
+    apart: str = ""
+    """Changes of one kind share a message unless this differs: each cancellation is answered by a message of its own."""
+
+
+@dataclass(slots=True)
+class Facts:
+    """What has been told under ids of the tellers' own: the hash of each content, and which ones are new."""
+
+    known: dict[FactKey, bytes] = field(default_factory=dict)
+    new: list[FactKey] = field(default_factory=list)
+
+    def admit(self, key: FactKey, content: bytes) -> bytes | None:
+        """Keeps a new fact and answers None; answers the content that stands under the key already otherwise."""
+        if key in self.known:
+            return self.known[key]
+        self.known[key] = content
+        self.new.append(key)
+        return None
+
+
+@dataclass(slots=True)
+class State:
+    """Orders are locked, and with each order its lines and natural keys. Lines are loaded as far as messages name them."""
+
+    orders: dict[str, Order] = field(default_factory=dict)
+    rejected: set[str] = field(default_factory=set)
+    stubs: set[str] = field(default_factory=set)
+    lines: dict[str, dict[int, Line]] = field(default_factory=dict)
+    cancellations: Facts = field(default_factory=Facts)
+    shipments: Facts = field(default_factory=Facts)
+
+    placed: dict[str, OrderPlaced] = field(default_factory=dict)
+    errors: dict[str, tuple[FieldError, ...]] = field(default_factory=dict)
+    counted: set[str] = field(default_factory=set)
+    changed: set[LineKey] = field(default_factory=set)
+    claims: dict[LineKey, str] = field(default_factory=dict)
+    """Lines whose claim on inventory changed, each with the cause of its latest change."""
+    stories: dict[str, list[Told]] = field(default_factory=dict)
+    timeline: list[tuple[str, datetime, Message, str]] = field(default_factory=list)
+    """What was published of an order: order, when, message, cause."""
+
+    def line(self, order: str, line: int) -> Line | None:
+        """The line, or None if there is none."""
+        return self.lines.get(order, {}).get(line)
+
+    def put(self, line: Line) -> None:
+        """Replaces a line, and counts its order's open lines."""
+        lines = self.lines[line.order]
+        if lines[line.line].open and not line.open:
+            order = self.orders[line.order]
+            self.orders[line.order] = replace(order, open_lines=order.open_lines - 1)
+            self.counted.add(line.order)
+        lines[line.line] = line
+        self.changed.add((line.order, line.line))
+
+    def tell(self, order: str, event: Message, context: Context) -> None:
+        """Adds a message to the order's story."""
+        self.stories.setdefault(order, []).append(Told(event, context.cause, context.actor))
+
+    def tell_line(self, line: Line, quantity: int, event: LineEvent, context: Context, apart: str = "") -> None:
+        """Adds to the order's story that `quantity` units of the line changed; `line` is the line after it."""
+        change = LineChange(
+            line=line.line,
+            sku=line.sku,
+            quantity=quantity,
+            amounts=line.amounts,
+            version=line.version,
+            ship_by=line.ship_by,
+            promise_version=line.promise_version,
+        )
+        self.stories.setdefault(line.order, []).append(Told(event, context.cause, context.actor, change, apart))
+
+
+def messages(story: Sequence[Told]) -> Iterator[Send]:
+    """An order's story as messages: line changes of one kind share one, as long as every line's own events keep their order.
+
+    So a change joins the latest message of its kind, unless its line stands in that one or in a later one already. Nothing is
+    moved across a message that is not about lines.
+    """
+    groups: list[list[Told]] = []
+    latest: dict[tuple[Message, str], int] = {}
+    last_of_line: dict[int, int] = {}
+    for told in story:
+        if told.change is None:
+            groups.append([told])
+            latest.clear()
+            continue
+        kind = (told.event, told.apart)
+        index = latest.get(kind, -1)
+        if index <= last_of_line.get(told.change.line, -1):
+            index = latest[kind] = len(groups)
+            groups.append([])
+        groups[index].append(told)
+        last_of_line[told.change.line] = index
+    for group in groups:
+        first = group[0]
+        changes = tuple(told.change for told in group if told.change is not None)
+        yield Send(first.event.model_copy(update={"lines": changes}) if changes else first.event, first.cause, first.actor)

@@ -1,0 +1,211 @@
+"""Orders and PostgreSQL: loads and locks in sets, writes in sets. The number of statements does not depend on the number of messages."""
+
+import json
+from collections.abc import Collection, Sequence
+from typing import Any
+
+from services.orders.domain import Line, Order
+from services.orders.handlers import OrderInvalid
+from services.orders.state import FactKey, Facts, State
+from shared.contracts.base import Message
+from shared.contracts.commerce import OrderCancelRequested, OrderPlaced, ShipmentConfirmed
+from shared.contracts.inventory import DemandRefused, DemandServed
+from shared.contracts.orders import OrderAccepted
+from shared.service import Applicable, Connection, Context
+
+LINE_COLUMNS = (
+    "order_id", "line", "sku", "unit_price", "ordered", "cancelled", "shipped", "served",
+    "served_version", "answered", "ship_by", "promise_version", "demand_version", "version",
+)  # fmt: skip
+"""In the order of `Line`'s fields."""
+
+
+async def load(tx: Connection, messages: Sequence[Applicable]) -> State:
+    """Locks the orders that the messages name, then loads the lines and natural keys that they touch.
+
+    Ids that may become orders get a stub first, so that there is a row to lock; a message about an unknown order leaves none.
+    """
+    state = State()
+    coming: set[str] = set()
+    whole: set[str] = set()
+    single: set[tuple[str, int]] = set()
+    cancellations: set[FactKey] = set()
+    shipments: set[FactKey] = set()
+    for message in messages:
+        match message:
+            case OrderPlaced() | OrderInvalid():
+                coming.add(message.order)
+            case DemandServed() | DemandRefused():
+                single.add((message.order, message.line))
+            case OrderCancelRequested(line=None):
+                whole.add(message.order)
+                cancellations.add((message.order, message.request))
+            case OrderCancelRequested(line=int(line)):
+                single.add((message.order, line))
+                cancellations.add((message.order, message.request))
+            case ShipmentConfirmed():
+                single.update((message.order, shipped.line) for shipped in message.lines)
+                shipments.add((message.order, message.shipment))
+            case _:
+                raise TypeError(f"orders has no use for {type(message).__name__}")
+    if coming:
+        stubs = await tx.fetch(
+            "INSERT INTO orders (order_id) SELECT unnest($1::text[]) ON CONFLICT DO NOTHING RETURNING order_id", sorted(coming)
+        )
+        state.stubs = {row["order_id"] for row in stubs}
+    named = coming | whole | {order for order, _ in single}
+    await _lock(tx, state, named)
+    await _load_lines(tx, state, whole, {(order, line) for order, line in single if order not in whole})
+    state.cancellations = await _known(tx, "SELECT order_id, request, content FROM cancellation", "request", cancellations)
+    state.shipments = await _known(tx, "SELECT order_id, shipment, content FROM shipment", "shipment", shipments)
+    return state
+
+
+async def _lock(tx: Connection, state: State, orders: Collection[str]) -> None:
+    rows = await tx.fetch(
+        "SELECT order_id, status, placed_at, queued_at, content, open_lines, completed_at IS NOT NULL FROM orders"
+        " WHERE order_id = ANY($1) ORDER BY order_id FOR UPDATE",
+        list(orders),
+    )
+    for order, status, *rest in rows:
+        if status == "accepted":
+            state.orders[order] = Order(order, *rest)
+        elif status == "rejected":
+            state.rejected.add(order)
+
+
+async def _load_lines(tx: Connection, state: State, whole: set[str], single: set[tuple[str, int]]) -> None:
+    columns = ", ".join(LINE_COLUMNS)
+    rows: list[Any] = []
+    if whole:
+        rows += await tx.fetch(f"SELECT {columns} FROM line WHERE order_id = ANY($1)", list(whole))  # noqa: S608  (our own columns)
+    if single:
+        rows += await tx.fetch(
+            f"SELECT {columns} FROM unnest($1::text[], $2::integer[]) AS named (order_id, line) JOIN line USING (order_id, line)",  # noqa: S608
+            *_columns(single),
+        )
+    for row in rows:
+        line = Line(*row)
+        state.lines.setdefault(line.order, {})[line.line] = line
+
+
+async def _known(tx: Connection, select: str, key: str, facts: set[FactKey]) -> Facts:
+    if not facts:
+        return Facts()
+    rows = await tx.fetch(
+        f"{select} JOIN unnest($1::text[], $2::text[]) AS named (order_id, {key}) USING (order_id, {key})", *_columns(facts)
+    )
+    return Facts({(order, id_): content for order, id_, content in rows})
+
+
+async def save(tx: Connection, state: State, context: Context) -> None:
+    """Writes what the transaction changed."""
+    await _save_orders(tx, state, context)
+    await _save_lines(tx, state)
+    for table, key, facts in (("cancellation", "request", state.cancellations), ("shipment", "shipment", state.shipments)):
+        if facts.new:
+            rows = [(order, id_, facts.known[order, id_]) for order, id_ in facts.new]
+            await tx.copy_records_to_table(table, records=rows, columns=("order_id", key, "content"))
+    if state.timeline:
+        await tx.copy_records_to_table(
+            "timeline",
+            records=[
+                (order, at, type(message).__name__, message.model_dump_json(exclude=_LEFT_OUT.get(type(message), _ORDER)), cause)
+                for order, at, message, cause in state.timeline
+            ],
+            columns=("order_id", "at", "type", "data", "cause"),
+        )
+
+
+_ORDER = {"order"}
+_LEFT_OUT: dict[type[Message], set[str]] = {OrderAccepted: {"order", "customer"}}
+"""Personal data stands once, in `orders`."""
+
+
+async def _save_orders(tx: Connection, state: State, context: Context) -> None:
+    if state.placed:
+        await tx.execute(
+            """
+            UPDATE orders SET status = 'accepted', errors = NULL,
+                customer_id = n.customer_id, customer_name = n.name, customer_email = n.email,
+                customer_language = n.language, customer_zone = n.zone,
+                currency = n.currency, placed_at = n.placed_at, queued_at = n.queued_at, content = n.content,
+                open_lines = n.open_lines, completed_at = CASE WHEN n.completed THEN $13::timestamptz END
+            FROM unnest($1::text[], $2::text[], $3::text[], $4::text[], $5::text[], $6::text[], $7::text[],
+                        $8::timestamptz[], $9::timestamptz[], $10::bytea[], $11::integer[], $12::boolean[])
+              AS n (order_id, customer_id, name, email, language, zone, currency, placed_at, queued_at, content, open_lines, completed)
+            WHERE orders.order_id = n.order_id
+            """,
+            *_columns([_placed_row(placed, state.orders[placed.order]) for placed in state.placed.values()]),
+            context.now,
+        )
+    counted = [state.orders[order] for order in state.counted if order not in state.placed]
+    if counted:
+        await tx.execute(
+            """
+            UPDATE orders SET open_lines = n.open_lines, completed_at = CASE WHEN n.completed THEN $4::timestamptz END
+            FROM unnest($1::text[], $2::integer[], $3::boolean[]) AS n (order_id, open_lines, completed)
+            WHERE orders.order_id = n.order_id
+            """,
+            *_columns([(order.order, order.open_lines, order.completed) for order in counted]),
+            context.now,
+        )
+    if state.errors:
+        await tx.execute(
+            """
+            UPDATE orders SET status = 'rejected', errors = n.errors::jsonb
+            FROM unnest($1::text[], $2::text[]) AS n (order_id, errors) WHERE orders.order_id = n.order_id
+            """,
+            list(state.errors),
+            [json.dumps([error.model_dump() for error in errors]) for errors in state.errors.values()],
+        )
+    if state.stubs:
+        await tx.execute("DELETE FROM orders WHERE order_id = ANY($1)", list(state.stubs))
+
+
+def _placed_row(placed: OrderPlaced, order: Order) -> tuple[Any, ...]:
+    customer = placed.customer
+    return (
+        order.order, customer.id, customer.name, customer.email, customer.language, customer.time_zone,
+        str(placed.currency), order.placed_at, order.queued_at, order.content, order.open_lines, order.completed,
+    )  # fmt: skip
+
+
+async def _save_lines(tx: Connection, state: State) -> None:
+    new = [_line_row(line) for order in state.placed for line in state.lines[order].values()]
+    if new:
+        await tx.copy_records_to_table("line", records=new, columns=LINE_COLUMNS)
+    changed = [_changes(state.lines[order][line]) for order, line in state.changed if order not in state.placed]
+    if changed:
+        await tx.execute(
+            """
+            UPDATE line SET cancelled = n.cancelled, shipped = n.shipped, served = n.served, served_version = n.served_version,
+                answered = n.answered, ship_by = n.ship_by, promise_version = n.promise_version,
+                demand_version = n.demand_version, version = n.version
+            FROM unnest($1::text[], $2::integer[], $3::integer[], $4::integer[], $5::integer[], $6::bigint[],
+                        $7::boolean[], $8::date[], $9::bigint[], $10::bigint[], $11::bigint[])
+              AS n (order_id, line, cancelled, shipped, served, served_version,
+                    answered, ship_by, promise_version, demand_version, version)
+            WHERE line.order_id = n.order_id AND line.line = n.line
+            """,
+            *_columns(changed),
+        )
+
+
+def _line_row(line: Line) -> tuple[Any, ...]:
+    return (
+        line.order, line.line, line.sku, line.unit_price, line.ordered, line.cancelled, line.shipped, line.served,
+        line.served_version, line.answered, line.ship_by, line.promise_version, line.demand_version, line.version,
+    )  # fmt: skip
+
+
+def _changes(line: Line) -> tuple[Any, ...]:
+    return (
+        line.order, line.line, line.cancelled, line.shipped, line.served, line.served_version,
+        line.answered, line.ship_by, line.promise_version, line.demand_version, line.version,
+    )  # fmt: skip
+
+
+def _columns(rows: Collection[tuple[Any, ...]]) -> list[tuple[Any, ...]]:
+    """Rows (at least one) as columns, as `unnest` takes them."""
+    return list(zip(*rows, strict=True))
