@@ -1,0 +1,44 @@
+"""The service inventory: the table {message → handler}."""
+
+from functools import partial
+from pathlib import Path
+
+from services.inventory import api, handlers, store
+from services.inventory.domain import Policy, State
+from shared.contracts.base import Message
+from shared.contracts.orders import ORDERS_DEMAND, DemandSet
+from shared.contracts.purchasing import PURCHASING_SUPPLY, StockReceived, SupplyChanged
+from shared.contracts.warehouse import WAREHOUSE_EVENTS, SkuDefined, StockCounted
+from shared.runtime import run
+from shared.service import Route, Service
+from shared.settings import Settings
+
+
+def _sku(message: Message) -> str:
+    return f"sku:{message.key}"
+
+
+def _line(message: DemandSet) -> str:
+    return f"line:{message.order}/{message.line}"
+
+
+SERVICE: Service[State] = Service(
+    name="inventory",
+    topics=(WAREHOUSE_EVENTS, PURCHASING_SUPPLY, ORDERS_DEMAND),
+    routes={
+        SkuDefined: Route(handlers.sku_defined, _sku),
+        StockCounted: Route(handlers.stock_counted, _sku),
+        StockReceived: Route(handlers.stock_received, _sku),
+        SupplyChanged: Route(handlers.supply_changed, _sku),
+        DemandSet: Route(handlers.demand_set, _line),
+    },
+    load=store.load,
+    prepare=store.prepare,
+    decide=partial(handlers.decide, Policy(Settings().zone)),
+    save=store.save,
+    migrations=Path(__file__).parent / "migrations",
+    api=api.router,
+)
+
+if __name__ == "__main__":
+    run(SERVICE)

@@ -1,0 +1,49 @@
+"""What must always be true of the stock; each check answers the rows that violate it."""
+
+CHECKS: dict[str, str] = {
+    "the ledger's sums are the balances": """
+        SELECT sku, stock.on_hand, moved.on_hand AS ledger_on_hand, stock.allocated, moved.allocated AS ledger_allocated
+        FROM (SELECT sku, on_hand, allocated FROM sku WHERE on_hand <> 0 OR allocated <> 0) AS stock
+        FULL JOIN (SELECT sku, sum(on_hand) AS on_hand, sum(allocated) AS allocated FROM ledger GROUP BY sku) AS moved USING (sku)
+        WHERE coalesce(stock.on_hand, 0) <> coalesce(moved.on_hand, 0) OR coalesce(stock.allocated, 0) <> coalesce(moved.allocated, 0)""",
+    "allocated is what is served and not shipped, waiting what is open": """
+        SELECT sku, allocated, lines.held, waiting, lines.open
+        FROM (SELECT sku, allocated, waiting FROM sku WHERE allocated <> 0 OR waiting <> 0) AS stock
+        FULL JOIN (
+            SELECT sku, sum(served - shipped) AS held, sum(wanted - served - refused) FILTER (WHERE wanted > served + refused) AS open
+            FROM demand GROUP BY sku
+        ) AS lines USING (sku)
+        WHERE coalesce(allocated, 0) <> coalesce(lines.held, 0) OR coalesce(waiting, 0) <> coalesce(lines.open, 0)""",
+    "free units are never negative": "SELECT sku, on_hand, allocated FROM sku WHERE on_hand < allocated OR allocated < 0",
+    "nothing lies free while a line waits": """
+        SELECT sku, on_hand - allocated AS free, waiting FROM sku
+        WHERE on_hand > allocated AND EXISTS (SELECT FROM demand WHERE demand.sku = sku.sku AND wanted > served + refused)""",
+    "what was received is in the ledger, once": """
+        SELECT sku, received_total, booked.units
+        FROM (SELECT sku, received_total FROM sku WHERE received_total <> 0) AS stock
+        FULL JOIN (SELECT sku, sum(on_hand) AS units FROM ledger WHERE kind = 'received' GROUP BY sku) AS booked USING (sku)
+        WHERE received_total IS DISTINCT FROM booked.units""",
+    "a line is served what it wants, or what has shipped": """
+        SELECT order_id, line, wanted, served, refused, shipped FROM demand
+        WHERE served > greatest(wanted, shipped) OR shipped > served OR served + refused > greatest(wanted, shipped) OR refused < 0""",
+    "each line moved as the ledger says": """
+        SELECT order_id, line, served - claim.shipped AS held, moved.held AS ledger_held, claim.shipped, moved.shipped AS ledger_shipped
+        FROM (SELECT order_id, line, served, shipped FROM demand WHERE served <> 0 OR shipped <> 0) AS claim
+        FULL JOIN (
+            SELECT order_id, line, sum(allocated) AS held, -sum(on_hand) AS shipped FROM ledger WHERE order_id IS NOT NULL GROUP BY order_id, line
+        ) AS moved USING (order_id, line)
+        WHERE coalesce(served - claim.shipped, 0) <> coalesce(moved.held, 0) OR coalesce(claim.shipped, 0) <> coalesce(moved.shipped, 0)""",
+    "who does not wait has no promise": "SELECT order_id, line, ship_by FROM demand WHERE ship_by IS NOT NULL AND wanted <= served + refused",
+}
+"""Name → SQL whose rows are violations (design.md section 8, numbers 1, 2, 4)."""
+
+COUNTS: dict[str, str] = {
+    "SKUs": "SELECT count(*) FROM sku",
+    "lines": "SELECT count(*) FROM demand",
+    "waiting lines": "SELECT count(*) FROM demand WHERE wanted > served + refused",
+    "movements": "SELECT count(*) FROM ledger",
+}
+"""Name → SQL answering how many were checked."""
+
+PROMISE_IN_THE_PAST = "SELECT order_id, line, sku, ship_by FROM demand WHERE ship_by < $1::date"
+"""Promises before $1, today's calendar day in the warehouse's zone: none, once messages have settled."""

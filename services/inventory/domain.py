@@ -1,0 +1,230 @@
+"""The rules of stock: who is served next, when the others can ship, and what a transaction works on.
+
+Quantities are whole units, days are the warehouse's calendar days. Nothing here reads a clock or a database.
+"""
+
+from bisect import bisect_left
+from collections import Counter
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+from datetime import date, datetime, timedelta
+from enum import StrEnum
+from itertools import accumulate
+from typing import TypeAlias
+from zoneinfo import ZoneInfo
+
+from shared.contracts.warehouse import BackorderPolicy
+
+HANDLING_DAYS = 1
+"""From the dock to the carrier: what arrives on a day ships on the next."""
+
+LineKey: TypeAlias = tuple[str, int]
+"""(order, line) of a demand; (purchase order, line) of a supply."""
+ReceiptLine: TypeAlias = tuple[str, str, int]
+"""(receipt, purchase order, line): what is booked once."""
+Place: TypeAlias = tuple[int, datetime, str, int]
+"""A line's place in its SKU's queue: (class, queue time, order, line), a strict total order."""
+
+
+@dataclass(frozen=True, slots=True)
+class Policy:
+    """What the operator of the system decides: the zone whose calendar days promises are."""
+
+    zone: ZoneInfo
+
+    def today(self, now: datetime) -> date:
+        """The warehouse's calendar day at an instant."""
+        return now.astimezone(self.zone).date()
+
+
+@dataclass(frozen=True, slots=True)
+class Sku:
+    """Stock of one SKU. `backorder` is None until the catalogue has defined it; `waiting` is gross of supply;
+    `needed_by` is when the first in the queue ordered, `next_date` when one more unit than the waiting ones could ship."""
+
+    sku: str
+    description: str = ""
+    backorder: BackorderPolicy | None = None
+    counted: bool = False
+    on_hand: int = 0
+    allocated: int = 0
+    waiting: int = 0
+    received_total: int = 0
+    needed_by: datetime | None = None
+    next_date: date | None = None
+
+    @property
+    def free(self) -> int:
+        """Units in the house that belong to nobody."""
+        return self.on_hand - self.allocated
+
+    @property
+    def shortage(self) -> tuple[int, datetime | None, int]:
+        """What purchasing is told: (waiting, needed by, received in total)."""
+        return self.waiting, self.needed_by, self.received_total
+
+    @property
+    def shown(self) -> tuple[int, bool, date | None] | None:
+        """What the shop is told: (available, backorderable, next date); nothing of a SKU that the catalogue does not know."""
+        return None if self.backorder is None else (self.free, self.backorder is BackorderPolicy.ALLOW, self.next_date)
+
+
+@dataclass(frozen=True, slots=True)
+class Demand:
+    """A line's claim. `served` counts units ever set aside and not taken back, shipped ones included; `refused` ones may not wait."""
+
+    order: str
+    line: int
+    sku: str
+    wanted: int
+    shipped: int
+    served: int
+    refused: int
+    queue_class: int
+    queued_at: datetime
+    ordered_at: datetime
+    demand_version: int
+    ship_by: date | None = None
+    promise_version: int = 0
+
+    @property
+    def key(self) -> LineKey:
+        """(order, line)."""
+        return self.order, self.line
+
+    @property
+    def place(self) -> Place:
+        """Its place in the queue."""
+        return self.queue_class, self.queued_at, self.order, self.line
+
+    @property
+    def open(self) -> int:
+        """Units that wait."""
+        return max(0, self.wanted - self.served - self.refused)
+
+
+@dataclass(frozen=True, slots=True)
+class Supply:
+    """A purchase-order line's outlook: `open` of the `committed` units are still to come on `expected_on` (None = nobody knows)."""
+
+    purchase_order: str
+    line: int
+    sku: str
+    committed: int
+    open: int
+    expected_on: date | None
+    version: int
+
+    @property
+    def key(self) -> LineKey:
+        """(purchase order, line)."""
+        return self.purchase_order, self.line
+
+
+class MovementKind(StrEnum):
+    """What a ledger entry records."""
+
+    COUNTED = "counted"
+    RECEIVED = "received"
+    ALLOCATED = "allocated"
+    WITHDRAWN = "withdrawn"
+    SHIPPED = "shipped"
+
+
+@dataclass(frozen=True, slots=True)
+class Movement:
+    """An entry of the append-only ledger: signed changes of the two balances, and why. `undoes` names the kind that it compensates."""
+
+    sku: str
+    kind: MovementKind
+    on_hand: int = 0
+    allocated: int = 0
+    order: str | None = None
+    receipt: str | None = None
+    purchase_order: str | None = None
+    line: int | None = None
+    undoes: MovementKind | None = None
+    cause: str = ""
+
+
+@dataclass(slots=True)
+class State:
+    """What one transaction works on. Aggregates are replaced, never changed; the `stored_…` ones are as the database has them.
+
+    Four say which message was the last to do something: `touched` a SKU at all, `freed` units of it, `rescheduled` it (supply
+    ahead of its queue is another than when promises were made), and brought the newest demand version of a line (`answers`).
+    """
+
+    skus: dict[str, Sku] = field(default_factory=dict)
+    demands: dict[LineKey, Demand] = field(default_factory=dict)
+    supplies: dict[LineKey, Supply] = field(default_factory=dict)
+    receipts: set[ReceiptLine] = field(default_factory=set)
+    stored_skus: dict[str, Sku] = field(init=False)
+    stored_demands: dict[LineKey, Demand] = field(init=False)
+    stored_supplies: dict[LineKey, Supply] = field(init=False)
+    movements: list[Movement] = field(default_factory=list, init=False)
+    touched: dict[str, str] = field(default_factory=dict, init=False)
+    freed: dict[str, str] = field(default_factory=dict, init=False)
+    rescheduled: dict[str, str] = field(default_factory=dict, init=False)
+    answers: dict[LineKey, str] = field(default_factory=dict, init=False)
+
+    def __post_init__(self) -> None:
+        self.stored_skus, self.stored_demands, self.stored_supplies = dict(self.skus), dict(self.demands), dict(self.supplies)
+
+    def waited(self, key: LineKey) -> int:
+        """Units of the line that waited before this transaction."""
+        stored = self.stored_demands.get(key)
+        return stored.open if stored else 0
+
+    def cause(self, line: Demand, otherwise: Mapping[str, str]) -> str:
+        """The message to which a line owes its change: its own newest claim, or else what was done to its SKU."""
+        return self.answers.get(line.key) or otherwise.get(line.sku) or self.touched[line.sku]
+
+    def queue_reads(self) -> dict[str, int | None]:
+        """How many lines of which queues the decisions need, in queue order: None = all of them, where supply was rescheduled.
+
+        Elsewhere every free unit serves at most one line up; lines in memory may have left the queue since; and one line
+        more is the queue's next head. So the cost does not grow with the queue.
+        """
+        in_memory = Counter(demand.sku for demand in self.stored_demands.values() if demand.open)
+        return {
+            sku: None if sku in self.rescheduled else max(0, self.skus[sku].free) + in_memory[sku] + 1
+            for sku in sorted(self.touched)
+            if self.stored_skus[sku].waiting
+        }
+
+    def add_queue(self, lines: Iterable[Demand]) -> None:
+        """Adds lines as the database has them; what is already in memory is newer and stays."""
+        for line in lines:
+            if line.key not in self.demands:
+                self.demands[line.key] = self.stored_demands[line.key] = line
+
+
+def allocate(free: int, waiting_lines: Iterable[Demand]) -> list[tuple[Demand, int]]:
+    """Gives free units to the waiting lines: head of the queue first, partially if need be, so that nobody is served while an
+    earlier line waits. Answers (line, units) of those that got some."""
+    given: list[tuple[Demand, int]] = []
+    for line in sorted(waiting_lines, key=lambda line: line.place):
+        if free <= 0:
+            break
+        if units := min(free, line.open):
+            given.append((line, units))
+            free -= units
+    return given
+
+
+def promise(position_units: int, supplies: Iterable[Supply], today: date) -> date | None:
+    """The day on which the unit at this position of the queue (1 = head) can ship: HANDLING_DAYS after the expected day of the
+    supply that covers it. A supply without a day (the calendar's last one is none), or whose day has passed, covers nobody;
+    None = no date."""
+    return promises(position_units - 1, [1], supplies, today)[0]
+
+
+def promises(units_ahead: int, open_units: Sequence[int], supplies: Iterable[Supply], today: date) -> list[date | None]:
+    """The promises of consecutive lines of a queue, by their open units, in one pass; a line ships when its last unit can."""
+    dated = sorted(
+        (supply.expected_on, supply.open) for supply in supplies if supply.expected_on and today <= supply.expected_on < date.max
+    )
+    covered = list(accumulate(units for _, units in dated))
+    days = [*(day + timedelta(days=HANDLING_DAYS) for day, _ in dated), None]
+    return [days[bisect_left(covered, units_ahead + position)] for position in accumulate(open_units)]

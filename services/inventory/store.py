@@ -1,0 +1,122 @@
+"""SQL of inventory: a constant number of statements per transaction.
+
+The lock on a SKU's row is the lock on everything about that SKU: its lines, its queue and its supplies are read and written
+only under it.
+"""
+# ruff: noqa: S608  (nothing is put into these statements but the lists of columns below)
+
+from collections.abc import Collection, Sequence
+from dataclasses import replace
+from operator import attrgetter
+from typing import Any
+
+from services.inventory.domain import Demand, Movement, Sku, State, Supply
+from shared.contracts.base import Message
+from shared.contracts.orders import DemandSet
+from shared.contracts.purchasing import StockReceived, SupplyChanged
+from shared.contracts.warehouse import BackorderPolicy
+from shared.service import Applicable, Connection, Context
+
+_SKU = "sku, description, backorder, counted, on_hand, allocated, waiting, received_total, needed_by, next_date"
+_DEMAND = (
+    "order_id, line, sku, wanted, shipped, served, refused, queue_class, queued_at, ordered_at, demand_version, ship_by, promise_version"
+)
+_SUPPLY = "purchase_order, line, sku, committed, open, expected_on, version"
+_MOVEMENT = "sku, kind, on_hand, allocated, order_id, receipt, purchase_order, line, undoes, cause"
+"""Columns in the order of their dataclasses' fields."""
+
+_STUBS = "INSERT INTO sku (sku) SELECT unnest($1::text[]) ON CONFLICT DO NOTHING"
+_LOCK_SKUS = f"SELECT {_SKU} FROM sku WHERE sku = ANY($1) ORDER BY sku FOR UPDATE"
+_DEMANDS = f"SELECT {_DEMAND} FROM demand WHERE (order_id, line) IN (SELECT * FROM unnest($1::text[], $2::int[]))"
+_SUPPLIES = (
+    f"SELECT {_SUPPLY} FROM supply WHERE sku = ANY($1) AND open > 0"
+    f" UNION SELECT {_SUPPLY} FROM supply WHERE (purchase_order, line) IN (SELECT * FROM unnest($2::text[], $3::int[]))"
+)
+_RECEIPTS = (
+    "SELECT receipt, purchase_order, line FROM ledger WHERE kind = 'received'"
+    " AND (receipt, purchase_order, line) IN (SELECT * FROM unnest($1::text[], $2::text[], $3::int[]))"
+)
+_QUEUES = f"""
+    SELECT line.* FROM unnest($1::text[], $2::bigint[]) AS head (sku, lines)
+    CROSS JOIN LATERAL (
+        SELECT {_DEMAND} FROM demand WHERE demand.sku = head.sku AND wanted > served + refused
+        ORDER BY queue_class, queued_at, order_id, demand.line LIMIT head.lines
+    ) AS line"""
+_UPDATE_SKUS = f"""
+    UPDATE sku SET description = new.description, backorder = new.backorder, counted = new.counted, on_hand = new.on_hand,
+        allocated = new.allocated, waiting = new.waiting, received_total = new.received_total, needed_by = new.needed_by,
+        next_date = new.next_date, version = $11
+    FROM unnest($1::text[], $2::text[], $3::text[], $4::bool[], $5::bigint[], $6::bigint[], $7::bigint[], $8::bigint[],
+        $9::timestamptz[], $10::date[]) AS new ({_SKU})
+    WHERE sku.sku = new.sku"""
+_UPDATE_DEMANDS = f"""
+    UPDATE demand SET wanted = new.wanted, shipped = new.shipped, served = new.served, refused = new.refused,
+        queue_class = new.queue_class, queued_at = new.queued_at, ordered_at = new.ordered_at, demand_version = new.demand_version,
+        ship_by = new.ship_by, promise_version = new.promise_version, version = $14
+    FROM unnest($1::text[], $2::int[], $3::text[], $4::int[], $5::int[], $6::int[], $7::int[], $8::int[], $9::timestamptz[],
+        $10::timestamptz[], $11::bigint[], $12::date[], $13::int[]) AS new ({_DEMAND})
+    WHERE demand.order_id = new.order_id AND demand.line = new.line"""
+_UPSERT_SUPPLIES = f"""
+    INSERT INTO supply ({_SUPPLY})
+    SELECT * FROM unnest($1::text[], $2::int[], $3::text[], $4::bigint[], $5::bigint[], $6::date[], $7::bigint[])
+    ON CONFLICT (purchase_order, line) DO UPDATE
+    SET committed = excluded.committed, open = excluded.open, expected_on = excluded.expected_on, version = excluded.version"""
+
+
+_sku_fields, _demand_fields, _supply_fields, _movement_fields = (attrgetter(*each.__slots__) for each in (Sku, Demand, Supply, Movement))
+
+
+async def load(tx: Connection, messages: Sequence[Applicable]) -> State:
+    """Locks the SKUs of the messages (unknown ones become stubs); loads the lines, supplies and receipts that the messages name,
+    and every supply of these SKUs that is still to come."""
+    skus = sorted({message.key for message in messages if isinstance(message, Message)})  # every topic taken here is keyed by SKU
+    lines = {(message.order, message.line) for message in messages if isinstance(message, DemandSet)}
+    supplies = {(message.purchase_order, message.line) for message in messages if isinstance(message, StockReceived | SupplyChanged)}
+    receipts = {(message.receipt, message.purchase_order, message.line) for message in messages if isinstance(message, StockReceived)}
+    await tx.execute(_STUBS, skus)
+    stocks = [_sku(Sku(*row)) for row in await tx.fetch(_LOCK_SKUS, skus)]
+    demands = [Demand(*row) for row in await tx.fetch(_DEMANDS, *_columns(lines, 2))] if lines else []
+    coming = [Supply(*row) for row in await tx.fetch(_SUPPLIES, skus, *_columns(supplies, 2))]
+    booked = await tx.fetch(_RECEIPTS, *_columns(receipts, 3)) if receipts else []
+    return State(
+        skus={stock.sku: stock for stock in stocks},
+        demands={demand.key: demand for demand in demands},
+        supplies={supply.key: supply for supply in coming},
+        receipts={(receipt, purchase_order, line) for receipt, purchase_order, line in booked},
+    )
+
+
+async def prepare(tx: Connection, state: State) -> None:
+    """Loads the heads of the queues that the changed stock can serve, and the whole queues whose supply was rescheduled."""
+    reads = state.queue_reads()
+    if reads:
+        state.add_queue(Demand(*row) for row in await tx.fetch(_QUEUES, list(reads), list(reads.values())))
+
+
+async def save(tx: Connection, state: State, context: Context) -> None:
+    """Writes what changed; rows carry the transaction's number as their version."""
+    skus = [_sku_fields(sku) for key, sku in state.skus.items() if sku != state.stored_skus[key]]
+    if skus:
+        await tx.execute(_UPDATE_SKUS, *_columns(skus, 10), context.number)
+    known = [_demand_fields(line) for key, line in state.demands.items() if line != state.stored_demands.get(key, line)]
+    if known:
+        await tx.execute(_UPDATE_DEMANDS, *_columns(known, 13), context.number)
+    new = [(*_demand_fields(line), context.number) for key, line in state.demands.items() if key not in state.stored_demands]
+    if new:
+        await tx.copy_records_to_table("demand", records=new, columns=[*_DEMAND.split(", "), "version"])
+    supplies = [_supply_fields(supply) for key, supply in state.supplies.items() if supply != state.stored_supplies.get(key)]
+    if supplies:
+        await tx.execute(_UPSERT_SUPPLIES, *_columns(supplies, 7))
+    if state.movements:
+        entries = [(*_movement_fields(movement), context.now) for movement in state.movements]
+        await tx.copy_records_to_table("ledger", records=entries, columns=[*_MOVEMENT.split(", "), "at"])
+
+
+def _sku(row: Sku) -> Sku:
+    """The row's policy as the word of the contract."""
+    return replace(row, backorder=BackorderPolicy(row.backorder)) if row.backorder else row
+
+
+def _columns(rows: Collection[tuple[Any, ...]], count: int) -> list[list[Any]]:
+    """Rows as `count` arrays, for unnest."""
+    return [list(column) for column in zip(*rows, strict=True)] or [[] for _ in range(count)]

@@ -1,0 +1,138 @@
+"""Inventory without a database: the same handlers and decisions over rows kept in dicts, read back as the store would."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from datetime import UTC, datetime, timedelta
+from typing import Any
+from zoneinfo import ZoneInfo
+
+from services.inventory import handlers
+from services.inventory.app import SERVICE
+from services.inventory.domain import Demand, LineKey, Movement, Policy, ReceiptLine, Sku, State, Supply
+from shared.contracts.base import Message
+from shared.contracts.inventory import DemandRefused, DemandServed
+from shared.contracts.orders import DemandSet
+from shared.contracts.purchasing import StockReceived, SupplyChanged
+from shared.contracts.warehouse import BackorderPolicy, SkuDefined, StockCounted
+from shared.service import Context, Effect, Refuse, Send
+
+NOON = datetime(2026, 3, 2, 12, tzinfo=UTC)
+TODAY = NOON.date()
+POLICY = Policy(ZoneInfo("UTC"))
+
+
+def day(offset: int):
+    """A calendar day, counted from today."""
+    return TODAY + timedelta(days=offset)
+
+
+def moment(minutes: int) -> datetime:
+    """A time of the morning's queue."""
+    return NOON - timedelta(days=1) + timedelta(minutes=minutes)
+
+
+def defined(sku: str = "A", backorder: BackorderPolicy = BackorderPolicy.ALLOW) -> SkuDefined:
+    return SkuDefined(sku=sku, backorder=backorder)
+
+
+def counted(on_hand: int, sku: str = "A") -> StockCounted:
+    return StockCounted(count=f"C-{sku}", sku=sku, on_hand=on_hand, counted_at=NOON)
+
+
+def received(good: int, receipt: str = "R-1", purchase_order: str = "P-1", line: int = 1, sku: str = "A") -> StockReceived:
+    return StockReceived(receipt=receipt, purchase_order=purchase_order, line=line, sku=sku, good=good, received_at=NOON)
+
+
+def supply(
+    units: int, expected_on: Any = None, version: int = 1, purchase_order: str = "P-1", sku: str = "A", **more: Any
+) -> SupplyChanged:
+    return SupplyChanged(
+        purchase_order=purchase_order, line=1, sku=sku, committed=more.get("committed", units), open=units,
+        expected_on=expected_on, version=version,
+    )  # fmt: skip
+
+
+def demand(
+    order: str, wanted: int, version: int = 1, *, line: int = 1, sku: str = "A", shipped: int = 0, at: int | None = None
+) -> DemandSet:
+    """A claim that queued at minute `at`; by default the number in the order's name."""
+    when = moment(int("".join(filter(str.isdigit, order))) if at is None else at)
+    return DemandSet(
+        order=order, line=line, sku=sku, wanted=wanted, shipped=shipped, queued_at=when, ordered_at=when, version=version
+    )  # fmt: skip
+
+
+@dataclass
+class House:
+    """The rows of inventory, and what the last transaction answered."""
+
+    skus: dict[str, Sku] = field(default_factory=dict)
+    demands: dict[LineKey, Demand] = field(default_factory=dict)
+    supplies: dict[LineKey, Supply] = field(default_factory=dict)
+    receipts: set[ReceiptLine] = field(default_factory=set)
+    ledger: list[Movement] = field(default_factory=list)
+    number: int = 0
+    sent: list[Message] = field(default_factory=list)
+    causes: list[str] = field(default_factory=list)
+    refusals: list[str] = field(default_factory=list)
+    reads: dict[str, int | None] = field(default_factory=dict)
+
+    def apply(self, *messages: Any, now: datetime = NOON) -> "House":
+        """One transaction, as the runtime runs it: by topic, then in the given order."""
+        self.number += 1
+        messages = tuple(sorted(messages, key=lambda message: SERVICE.topics.index(message.TOPIC)))
+        state = self._load(messages)
+        effects: list[Effect] = []
+        for index, message in enumerate(messages):
+            effects += SERVICE.routes[type(message)].handler(
+                state, message, Context(now, self.number, f"m{self.number}#{index}", "", now, now)
+            )
+        self.reads = state.queue_reads()
+        for sku, limit in self.reads.items():
+            state.add_queue(self.queue(sku)[:limit])
+        effects += handlers.decide(POLICY, state, Context(now, self.number, "", "", now, now))
+        self._save(state)
+        self.refusals = [effect.reason for effect in effects if isinstance(effect, Refuse)]
+        sends = [effect for effect in effects if isinstance(effect, Send)]
+        self.sent, self.causes = [send.message for send in sends], [send.cause for send in sends]
+        return self
+
+    def queue(self, sku: str = "A") -> list[Demand]:
+        """Who waits, in order."""
+        return sorted((line for line in self.demands.values() if line.sku == sku and line.open), key=lambda line: line.place)
+
+    def told(self, kind: type[Message]) -> list[Any]:
+        """What the last transaction sent of this kind."""
+        return [message for message in self.sent if type(message) is kind]
+
+    def served(self) -> dict[str, int]:
+        """Order → served, as the last transaction told."""
+        return {message.order: message.served for message in self.told(DemandServed)}
+
+    def refused(self) -> dict[str, tuple[int, str, int]]:
+        """Order → (quantity, reason, demand version), as the last transaction told."""
+        return {message.order: (message.quantity, message.reason.value, message.demand_version) for message in self.told(DemandRefused)}
+
+    def promised(self) -> dict[str, tuple[Any, int]]:
+        """Order → (ship_by, promise version), as the last transaction told."""
+        return {message.order: (message.ship_by, message.promise_version) for message in self.told(DemandServed)}
+
+    def _load(self, messages: Sequence[Any]) -> State:
+        skus = {message.sku for message in messages}
+        lines = {(message.order, message.line) for message in messages if isinstance(message, DemandSet)}
+        named = {(message.purchase_order, message.line) for message in messages if isinstance(message, StockReceived | SupplyChanged)}
+        for sku in skus:
+            self.skus.setdefault(sku, Sku(sku))
+        return State(
+            skus={sku: self.skus[sku] for sku in sorted(skus)},
+            demands={key: line for key, line in self.demands.items() if key in lines},
+            supplies={key: each for key, each in self.supplies.items() if (each.sku in skus and each.open) or key in named},
+            receipts=set(self.receipts),
+        )
+
+    def _save(self, state: State) -> None:
+        self.skus |= state.skus
+        self.demands |= state.demands
+        self.supplies |= state.supplies
+        self.receipts |= state.receipts
+        self.ledger += state.movements
