@@ -1,0 +1,1 @@
+"""purchasing: getting what is short."""
