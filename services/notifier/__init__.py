@@ -1,0 +1,1 @@
+"""The service notifier: tells customers by mail what became of their order."""

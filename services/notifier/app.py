@@ -1,0 +1,64 @@
+"""The service notifier: what it listens to, and what it does on each message."""
+
+from datetime import timedelta
+from email.utils import parseaddr
+from pathlib import Path
+
+from services.notifier import api, handlers, sender, store
+from services.notifier.domain import Policy
+from services.notifier.handlers import DigestDue, MailFailed, MailSent, State
+from shared.contracts.notifier import NoticeKind
+from shared.contracts.orders import (
+    ORDERS_EVENTS,
+    LineAllocated,
+    LineBackordered,
+    LineCancelled,
+    LineEvent,
+    LinePromised,
+    LineShipped,
+    OrderAccepted,
+)
+from shared.service import Route, Service
+from shared.settings import Settings
+
+
+def policy(settings: Settings) -> Policy:
+    """The rules' parameters, from the environment."""
+    return Policy(timedelta(minutes=settings.digest_minutes), parseaddr(settings.mail_from)[1].rpartition("@")[2])
+
+
+def _order(message: OrderAccepted | LineEvent) -> str:
+    return f"order:{message.order}"
+
+
+def _mail(message: MailSent | MailFailed) -> str:
+    return f"mail:{message.mail}"
+
+
+POLICY = policy(Settings())
+
+SERVICE: Service[State] = Service(
+    name="notifier",
+    topics=(ORDERS_EVENTS,),
+    routes={
+        OrderAccepted: Route(handlers.order_accepted, _order),
+        LineBackordered: Route(handlers.line_event(POLICY, NoticeKind.BACKORDERED), _order),
+        LinePromised: Route(handlers.line_event(POLICY, NoticeKind.BACKORDERED), _order),
+        LineAllocated: Route(handlers.line_event(POLICY, NoticeKind.ALLOCATED), _order),
+        LineShipped: Route(handlers.line_event(POLICY, NoticeKind.SHIPPED), _order),
+        LineCancelled: Route(handlers.line_event(POLICY, NoticeKind.CANCELLED), _order),
+        DigestDue: Route(handlers.digest_due(POLICY), lambda timer: f"order:{timer.key}"),
+        MailSent: Route(handlers.mail_sent, _mail),
+        MailFailed: Route(handlers.mail_failed, _mail),
+    },
+    load=store.load,
+    save=store.save,
+    migrations=Path(__file__).parent / "migrations",
+    api=api.router,
+    background=(sender.send_mails,),
+)
+
+if __name__ == "__main__":
+    from shared.runtime import run
+
+    run(SERVICE)
