@@ -18,7 +18,7 @@ async def becomes(question: Callable[[], Awaitable[Any]], expected: object) -> N
     """Returns when the answer is the expected one; fails, showing the last answer, when it is not in time."""
     answer: object = None
     with contextlib.suppress(TimeoutError):
-        async with asyncio.timeout(20):
+        async with asyncio.timeout(60):
             while (answer := await question()) != expected:
                 await asyncio.sleep(0.02)
     assert answer == expected, f"{answer!r} is not {expected!r}"
