@@ -108,8 +108,9 @@ LINE, PURCHASE_LINE = ("order_id", "line"), ("purchase_order", "line", "sku")
 
 AGREEMENTS: dict[str, Agreement] = {
     "orders and inventory agree on every claim": Agreement(
-        "orders' lines", "inventory's lines", (*LINE, "sku", "demand_version"), ("wanted", "shipped"), moving=True
+        "orders' lines", "inventory's lines", (*LINE, "sku", "demand_version"), ("wanted",), moving=True
     ),
+    "orders and inventory agree on what has shipped": Agreement("orders' lines", "inventory's lines", (*LINE, "sku"), ("shipped",)),
     "orders and inventory agree on what is served": Agreement("inventory's lines", "orders' lines", (*LINE, "sku"), ("served",)),
     "inventory booked what purchasing received, receipt by receipt": Agreement(
         "booked receipts", "ledger's receipts", ("receipt", *PURCHASE_LINE), ("units",), moving=True

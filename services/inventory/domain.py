@@ -71,7 +71,8 @@ class Sku:
 
 @dataclass(frozen=True, slots=True)
 class Demand:
-    """A line's claim. `served` counts units ever set aside and not taken back, shipped ones included; `refused` ones may not wait."""
+    """A line's claim. `served` counts units ever set aside and not taken back, shipped ones included; `refused` ones may not wait.
+    `version` is that of the claim as a whole, `demand_version` that of what is wanted."""
 
     order: str
     line: int
@@ -84,6 +85,7 @@ class Demand:
     queued_at: datetime
     ordered_at: datetime
     demand_version: int
+    version: int
     ship_by: date | None = None
     promise_version: int = 0
 
@@ -152,7 +154,8 @@ class State:
     """What one transaction works on. Aggregates are replaced, never changed; the `stored_…` ones are as the database has them.
 
     Four say which message was the last to do something: `touched` a SKU at all, `freed` units of it, `rescheduled` it (supply
-    ahead of its queue is another than when promises were made), and brought the newest demand version of a line (`answers`).
+    ahead of its queue is another than when promises were made), and brought the newest claim of a line (`claimed`). Lines with a
+    new demand version are `unanswered`.
     """
 
     skus: dict[str, Sku] = field(default_factory=dict)
@@ -166,7 +169,8 @@ class State:
     touched: dict[str, str] = field(default_factory=dict, init=False)
     freed: dict[str, str] = field(default_factory=dict, init=False)
     rescheduled: dict[str, str] = field(default_factory=dict, init=False)
-    answers: dict[LineKey, str] = field(default_factory=dict, init=False)
+    claimed: dict[LineKey, str] = field(default_factory=dict, init=False)
+    unanswered: set[LineKey] = field(default_factory=set, init=False)
 
     def __post_init__(self) -> None:
         self.stored_skus, self.stored_demands, self.stored_supplies = dict(self.skus), dict(self.demands), dict(self.supplies)
@@ -178,7 +182,7 @@ class State:
 
     def cause(self, line: Demand, otherwise: Mapping[str, str]) -> str:
         """The message to which a line owes its change: its own newest claim, or else what was done to its SKU."""
-        return self.answers.get(line.key) or otherwise.get(line.sku) or self.touched[line.sku]
+        return self.claimed.get(line.key) or otherwise.get(line.sku) or self.touched[line.sku]
 
     def queue_reads(self) -> dict[str, int | None]:
         """How many lines of which queues the decisions need, in queue order: None = all of them, where supply was rescheduled.

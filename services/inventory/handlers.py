@@ -74,7 +74,7 @@ def demand_set(state: State, message: DemandSet, context: Context) -> Iterable[E
     known = state.demands.get((message.order, message.line))
     if known is None:
         known = _new(message)
-    elif message.version <= known.demand_version:
+    elif message.version <= known.version:
         return ()
     if message.sku != known.sku:
         return [Refuse("other_sku", f"{message.order}/{message.line} is a claim on {known.sku}, not on {message.sku}")]
@@ -86,7 +86,7 @@ def demand_set(state: State, message: DemandSet, context: Context) -> Iterable[E
     state.demands[known.key] = replace(
         known, wanted=message.wanted, shipped=message.shipped, served=served,
         refused=min(known.refused, max(0, message.wanted - served)), queue_class=message.queue_class,
-        queued_at=message.queued_at, ordered_at=message.ordered_at, demand_version=message.version,
+        queued_at=message.queued_at, ordered_at=message.ordered_at, demand_version=message.demand_version, version=message.version,
     )  # fmt: skip
     stock = state.skus[message.sku]
     state.skus[message.sku] = replace(stock, on_hand=stock.on_hand - shipped, allocated=stock.allocated - shipped - withdrawn)
@@ -98,7 +98,9 @@ def demand_set(state: State, message: DemandSet, context: Context) -> Iterable[E
         state.freed[message.sku] = context.cause
     if message.wanted > known.wanted and known.key in state.stored_demands:
         state.rescheduled[message.sku] = context.cause  # it grows at its old place: those behind it wait for later supply
-    state.answers[known.key] = state.touched[message.sku] = context.cause
+    state.claimed[known.key] = state.touched[message.sku] = context.cause
+    if message.demand_version > known.demand_version:
+        state.unanswered.add(known.key)
     return ()
 
 
@@ -125,7 +127,7 @@ def _new(message: DemandSet) -> Demand:
     """A line that nobody has claimed for yet."""
     return Demand(
         message.order, message.line, message.sku, wanted=0, shipped=0, served=0, refused=0, queue_class=message.queue_class,
-        queued_at=message.queued_at, ordered_at=message.ordered_at, demand_version=-1,
+        queued_at=message.queued_at, ordered_at=message.ordered_at, demand_version=-1, version=-1,
     )  # fmt: skip
 
 
@@ -178,10 +180,10 @@ def _promise(state: State, sku: str, lines: Sequence[LineKey], supplies: Sequenc
 
 def _answers(state: State, sku: str, lines: Sequence[LineKey], context: Context) -> Iterable[Effect]:
     """One DemandServed for each line with a new demand version, another quantity served or another promise; with a new version
-    also what is refused of it."""
+    also what is refused of it. That units have shipped is no news to orders."""
     reason = CancelReason.UNKNOWN_SKU if state.skus[sku].backorder is None else CancelReason.NOT_BACKORDERABLE
     for key in lines:
-        line, stored, answered = state.demands[key], state.stored_demands.get(key), key in state.answers
+        line, stored, answered = state.demands[key], state.stored_demands.get(key), key in state.unanswered
         cause = state.cause(line, state.freed if stored and line.served != stored.served else state.rescheduled)
         if answered and line.refused:
             yield Send(

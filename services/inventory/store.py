@@ -19,7 +19,8 @@ from shared.service import Applicable, Connection, Context
 
 _SKU = "sku, description, backorder, counted, on_hand, allocated, waiting, received_total, needed_by, next_date"
 _DEMAND = (
-    "order_id, line, sku, wanted, shipped, served, refused, queue_class, queued_at, ordered_at, demand_version, ship_by, promise_version"
+    "order_id, line, sku, wanted, shipped, served, refused, queue_class, queued_at, ordered_at, demand_version, version,"
+    " ship_by, promise_version"
 )
 _SUPPLY = "purchase_order, line, sku, committed, open, expected_on, version"
 _MOVEMENT = "sku, kind, on_hand, allocated, order_id, receipt, purchase_order, line, undoes, cause"
@@ -52,9 +53,9 @@ _UPDATE_SKUS = f"""
 _UPDATE_DEMANDS = f"""
     UPDATE demand SET wanted = new.wanted, shipped = new.shipped, served = new.served, refused = new.refused,
         queue_class = new.queue_class, queued_at = new.queued_at, ordered_at = new.ordered_at, demand_version = new.demand_version,
-        ship_by = new.ship_by, promise_version = new.promise_version, version = $14
+        version = new.version, ship_by = new.ship_by, promise_version = new.promise_version
     FROM unnest($1::text[], $2::int[], $3::text[], $4::int[], $5::int[], $6::int[], $7::int[], $8::int[], $9::timestamptz[],
-        $10::timestamptz[], $11::bigint[], $12::date[], $13::int[]) AS new ({_DEMAND})
+        $10::timestamptz[], $11::bigint[], $12::bigint[], $13::date[], $14::int[]) AS new ({_DEMAND})
     WHERE demand.order_id = new.order_id AND demand.line = new.line"""
 _UPSERT_SUPPLIES = f"""
     INSERT INTO supply ({_SUPPLY})
@@ -100,10 +101,10 @@ async def save(tx: Connection, state: State, context: Context) -> None:
         await tx.execute(_UPDATE_SKUS, *_columns(skus, 10), context.number)
     known = [_demand_fields(line) for key, line in state.demands.items() if line != state.stored_demands.get(key, line)]
     if known:
-        await tx.execute(_UPDATE_DEMANDS, *_columns(known, 13), context.number)
-    new = [(*_demand_fields(line), context.number) for key, line in state.demands.items() if key not in state.stored_demands]
+        await tx.execute(_UPDATE_DEMANDS, *_columns(known, 14))
+    new = [_demand_fields(line) for key, line in state.demands.items() if key not in state.stored_demands]
     if new:
-        await tx.copy_records_to_table("demand", records=new, columns=[*_DEMAND.split(", "), "version"])
+        await tx.copy_records_to_table("demand", records=new, columns=_DEMAND.split(", "))
     supplies = [_supply_fields(supply) for key, supply in state.supplies.items() if supply != state.stored_supplies.get(key)]
     if supplies:
         await tx.execute(_UPSERT_SUPPLIES, *_columns(supplies, 7))

@@ -31,7 +31,8 @@ class Order:
 
 @dataclass(frozen=True, slots=True)
 class Line:
-    """One SKU of an order. Quantities are units; `version` counts the line's events, `demand_version` names its latest DemandSet."""
+    """One SKU of an order. Quantities are units; `version` counts the line's events, `demand_version` names the
+    DemandSet that last changed what is wanted: only answers to it count."""
 
     order: str
     line: int
@@ -111,12 +112,12 @@ def refuse(line: Line, quantity: int, number: int) -> tuple[Line, int]:
     return cancel(line, min(quantity, line.open - line.allocated), number)
 
 
-def ship(line: Line, quantity: int, number: int) -> tuple[Line, int]:
-    """Ships up to `quantity` of the allocated units; answers the line and how many."""
+def ship(line: Line, quantity: int) -> tuple[Line, int]:
+    """Ships up to `quantity` of the allocated units; answers the line and how many. What is wanted stays, and so do its answers."""
     done = min(quantity, line.allocated)
     if not done:
         return line, 0
-    return replace(line, shipped=line.shipped + done, demand_version=number, version=line.version + 1), done
+    return replace(line, shipped=line.shipped + done, version=line.version + 1), done
 
 
 def answer(line: Line, told: DemandServed) -> tuple[Line, list[Step]]:

@@ -51,7 +51,7 @@ def invalid(record: Invalid) -> OrderInvalid | None:
 
 
 def demand_served(state: State, message: DemandServed, context: Context) -> Iterable[Effect]:
-    """Inventory's answer counts if it answers the line's latest claim; it answers every claim, so nothing is lost by waiting."""
+    """Inventory's answer counts if it answers the line's latest `wanted`; it answers each of them, so nothing is lost by waiting."""
     line = state.line(message.order, message.line)
     if line is None or message.demand_version != line.demand_version or message.version < line.served_version:
         return ()
@@ -164,7 +164,7 @@ def shipment_confirmed(state: State, message: ShipmentConfirmed, context: Contex
         if line is None:
             unknown.append(f"line {number} ({quantity} shipped)")
             continue
-        after, done = domain.ship(line, quantity, context.number)
+        after, done = domain.ship(line, quantity)
         if done:
             state.put(after)
             state.claims[line.order, line.line] = context.cause
@@ -196,7 +196,8 @@ def decide(state: State, context: Context) -> Iterator[Effect]:
             shipped=line.shipped,
             queued_at=order.queued_at,
             ordered_at=order.placed_at,
-            version=line.demand_version,
+            demand_version=line.demand_version,
+            version=context.number,
         )
 
 

@@ -24,7 +24,7 @@ class DemandRefused(ListedMessage):
 @contract(INVENTORY_ALLOCATIONS, key="order", level=("order", "line"))
 class DemandServed(ListedMessage):
     """`served` = units ever set aside for the line and not taken back, shipped ones included. `ship_by` is the promise for
-    what still waits (None = no date), `promise_version` rises with each change of it."""
+    what still waits (None = no date), `promise_version` rises with each change of it. `demand_version` is the claim's that is answered."""
 
     order: Identifier
     line: LineNumber

@@ -151,7 +151,8 @@ class OrderCompleted(Message):
 @contract(ORDERS_DEMAND, key="sku", level=("order", "line"))
 class DemandSet(ListedMessage):
     """A line's whole claim on its SKU. `wanted` = ordered − cancelled; `queued_at` is the broker's time of the order's own
-    record (place in the queue), `ordered_at` the business time of the order, `queue_class` a constant for now."""
+    record (place in the queue), `ordered_at` the business time of the order, `queue_class` a constant for now.
+    `demand_version` is the version under which `wanted` last changed: inventory answers each of these."""
 
     order: Identifier
     line: LineNumber
@@ -161,4 +162,5 @@ class DemandSet(ListedMessage):
     queue_class: Count = 0
     queued_at: Instant
     ordered_at: Instant
+    demand_version: Version
     version: Version

@@ -68,7 +68,7 @@ EXAMPLES: tuple[Message, ...] = (
     LineCancelled(order="A-1", at=AT, lines=CHANGES, reason=CancelReason.CUSTOMER),
     CancelRefused(order="A-1", at=AT, request="R-1", reason="shipped", lines=(RefusedLine(line=1, quantity=1),)),
     OrderCompleted(order="A-1", at=AT),
-    DemandSet(order="A-1", line=1, sku="17", wanted=3, shipped=0, queued_at=AT, ordered_at=AT, version=7, causation="m#0"),
+    DemandSet(order="A-1", line=1, sku="17", wanted=3, shipped=0, queued_at=AT, ordered_at=AT, demand_version=7, version=7, causation="m#0"),
     DemandRefused(order="A-1", line=1, quantity=3, reason=CancelReason.UNKNOWN_SKU, demand_version=7, causation="m#1"),
     DemandServed(order="A-1", line=1, served=2, ship_by=DAY, promise_version=1, demand_version=7, version=8),
     ShortageChanged(sku="17", waiting=3, needed_by=AT, received_total=0, version=8),

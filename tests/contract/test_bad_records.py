@@ -105,7 +105,7 @@ def test_a_bad_record_gets_its_reason(case: str) -> None:
 
 
 def test_good_items_of_a_list_count_and_bad_ones_are_kept_alone() -> None:
-    good = DemandSet(order="A-1", line=1, sku="17", wanted=3, shipped=0, queued_at=AT, ordered_at=AT, version=7)
+    good = DemandSet(order="A-1", line=1, sku="17", wanted=3, shipped=0, queued_at=AT, ordered_at=AT, demand_version=7, version=7)
     items = [json.loads(good.model_dump_json()), {"order": "A-2"}, json.loads(good.model_dump_json())]
     delivery = read(record("orders.demand", headers_of(good), json.dumps({"items": items}).encode()), "orders.demand")
     assert delivery.messages == ((0, good), (2, good))
@@ -116,7 +116,7 @@ def test_good_items_of_a_list_count_and_bad_ones_are_kept_alone() -> None:
 
 @pytest.mark.parametrize("value", [b"hello", b"[]", b"{}", b'{"items": 3}', b'{"items":[', b'{"items":' + DEEP + b"}"])
 def test_what_is_no_list_is_named(value: bytes) -> None:
-    demand = DemandSet(order="A-1", line=1, sku="17", wanted=3, shipped=0, queued_at=AT, ordered_at=AT, version=7)
+    demand = DemandSet(order="A-1", line=1, sku="17", wanted=3, shipped=0, queued_at=AT, ordered_at=AT, demand_version=7, version=7)
     [(_, flaw)] = read(record("orders.demand", headers_of(demand), value), "orders.demand").flaws
     assert flaw.reason == "not_json"
 

@@ -115,7 +115,8 @@ def test_keys_go_where_any_kafka_client_sends_them(key: str, partitions: int) ->
 
 def test_a_list_keeps_order_and_index() -> None:
     items = [
-        DemandSet(order="A-1", line=line, sku="17", wanted=1, shipped=0, queued_at=AT, ordered_at=AT, version=7) for line in range(1, 500)
+        DemandSet(order="A-1", line=line, sku="17", wanted=1, shipped=0, queued_at=AT, ordered_at=AT, demand_version=7, version=7)
+        for line in range(1, 500)
     ]
     headers = cloud_event_headers(DemandSet.TYPE, "/backorder/orders", "0", AT)
     delivery = read(record("orders.demand", list(headers), encode_items(DemandSet, items)), "orders.demand")

@@ -25,12 +25,12 @@ CREATE TABLE demand (
     queue_class     integer     NOT NULL,
     queued_at       timestamptz NOT NULL,
     ordered_at      timestamptz NOT NULL,
-    demand_version  bigint      NOT NULL,
+    demand_version  bigint      NOT NULL,                               -- under which `wanted` last changed: what is answered
+    version         bigint      NOT NULL,                               -- of the latest claim
     ship_by         date,
     promise_version integer     NOT NULL,
-    version         bigint      NOT NULL,
     PRIMARY KEY (order_id, line)
-);
+) WITH (fillfactor = 70);                                               -- that units shipped is a HOT update
 CREATE INDEX demand_queue ON demand (sku, queue_class, queued_at, order_id, line) WHERE wanted > served + refused;
 
 CREATE TABLE supply (

@@ -35,7 +35,7 @@ CREATE TABLE line (
     answered        boolean NOT NULL,                                  -- inventory has answered: the rest is backordered, no longer pending
     ship_by         date,                                              -- the promise for what still waits; NULL = no date
     promise_version bigint NOT NULL,
-    demand_version  bigint NOT NULL,                                   -- of the latest DemandSet; only its answers count
+    demand_version  bigint NOT NULL,                                   -- under which `wanted` last changed; only answers to it count
     version         bigint NOT NULL,                                   -- rises with every event of the line
     PRIMARY KEY (order_id, line),
     CHECK (shipped + cancelled <= ordered),

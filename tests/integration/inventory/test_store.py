@@ -67,11 +67,11 @@ async def test_the_tables_hold_what_the_rows_in_memory_hold(pool, seed):
     assert await pool.fetchval(audit.COUNTS["movements"]) == len(house.ledger) > 20
 
 
-async def test_every_changed_row_carries_the_number_of_its_transaction(pool):
+async def test_a_sku_carries_the_number_of_its_latest_transaction_and_a_line_the_version_of_its_claim(pool):
     stored = StoredHouse(pool)
-    await stored.apply(defined(), counted(1), demand("O1", 1), demand("O2", 1))
-    await stored.apply(received(1))
-    assert await pool.fetch("SELECT order_id, version FROM demand ORDER BY 1") == [("O1", 1), ("O2", 2)]
+    await stored.apply(defined(), counted(1), demand("O1", 1, version=7), demand("O2", 1, version=8))
+    await stored.apply(received(1), demand("O1", 1, version=9, shipped=1, asks=7))
+    assert await pool.fetch("SELECT order_id, demand_version, version FROM demand ORDER BY 1") == [("O1", 7, 9), ("O2", 8, 8)]
     assert await pool.fetchval("SELECT version FROM sku") == 2
 
 

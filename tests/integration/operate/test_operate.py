@@ -68,6 +68,7 @@ async def test_what_one_service_knows_alone_breaks_the_audit(at_rest: Settings) 
     broken = {name for name, check in outcome.checks.items() if check.violations}
     assert broken == {
         "orders and inventory agree on every claim",
+        "orders and inventory agree on what has shipped",
         "orders and inventory agree on what is served",
         "purchasing knows what is short",
         "every waiting unit is covered by supply or an exception",
@@ -75,7 +76,7 @@ async def test_what_one_service_knows_alone_breaks_the_audit(at_rest: Settings) 
     }
     [violation] = outcome.checks["orders and inventory agree on every claim"].violations
     assert violation["service"] == "inventory"
-    assert violation["row"] == {"order_id": "A-1", "line": 1, "sku": "17", "demand_version": 7, "wanted": 3, "shipped": 0}
+    assert violation["row"] == {"order_id": "A-1", "line": 1, "sku": "17", "demand_version": 7, "wanted": 3}
     assert violation["expected"] == "as orders has it: no such row"
 
 
@@ -148,7 +149,7 @@ async def test_a_queue_shows_who_waits_in_order(at_rest: Settings) -> None:
     await claim(at_rest, "17", 3, order="A-2")
     await run(
         at_rest, "inventory",
-        "INSERT INTO demand SELECT 'A-1', line, sku, 2, 0, 1, 0, 0, queued_at, ordered_at, 7, NULL, 0, 8 FROM demand WHERE order_id = 'A-2'",
+        "INSERT INTO demand SELECT 'A-1', line, sku, 2, 0, 1, 0, 0, queued_at, ordered_at, 7, 8, NULL::date, 0 FROM demand WHERE order_id = 'A-2'",
     )  # fmt: skip
     found = await views.queue(at_rest, "17")
     assert [(row["order"], row["waiting"], row["ship_by"]) for row in found["queue"]] == [("A-1", 1, None), ("A-2", 3, date(2025, 1, 1))]

@@ -125,7 +125,7 @@ def _tell(state: State, name: str, context: Context) -> DemandSet:
     account.told.append(f"{context.number}: {account.units}")
     return DemandSet(
         order=name, line=1, sku=name, wanted=max(0, account.units), shipped=0, queued_at=context.appended, ordered_at=context.time,
-        version=context.number, causation=context.cause,
+        demand_version=context.number, version=context.number, causation=context.cause,
     )  # fmt: skip
 
 

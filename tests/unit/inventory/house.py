@@ -53,12 +53,21 @@ def supply(
 
 
 def demand(
-    order: str, wanted: int, version: int = 1, *, line: int = 1, sku: str = "A", shipped: int = 0, at: int | None = None
+    order: str,
+    wanted: int,
+    version: int = 1,
+    *,
+    line: int = 1,
+    sku: str = "A",
+    shipped: int = 0,
+    at: int | None = None,
+    asks: int | None = None,
 ) -> DemandSet:
-    """A claim that queued at minute `at`; by default the number in the order's name."""
+    """A claim that queued at minute `at`; by default the number in the order's name. `asks` = its demand version, by default a new one."""
     when = moment(int("".join(filter(str.isdigit, order))) if at is None else at)
     return DemandSet(
-        order=order, line=line, sku=sku, wanted=wanted, shipped=shipped, queued_at=when, ordered_at=when, version=version
+        order=order, line=line, sku=sku, wanted=wanted, shipped=shipped, queued_at=when, ordered_at=when,
+        demand_version=version if asks is None else asks, version=version,
     )  # fmt: skip
 
 

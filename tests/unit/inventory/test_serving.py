@@ -11,7 +11,7 @@ ALLOW, DENY = BackorderPolicy.ALLOW, BackorderPolicy.DENY
 
 
 def line(order: str, wanted: int, *, queue_class: int = 0, at: int = 0, number: int = 1) -> Demand:
-    return Demand(order, number, "A", wanted, 0, 0, 0, queue_class, moment(at), moment(at), 1)
+    return Demand(order, number, "A", wanted, 0, 0, 0, queue_class, moment(at), moment(at), 1, 1)
 
 
 @pytest.mark.parametrize(
@@ -104,6 +104,12 @@ def test_only_the_newest_demand_version_is_answered_once():
     [answer] = house.told(DemandServed)
     assert (answer.served, answer.demand_version, answer.version) == (2, 9, house.number)
     assert house.apply(demand("O1", 5, version=7)).sent == []
+
+
+def test_that_units_have_shipped_is_not_answered():
+    house = House().apply(defined(), counted(5), demand("O1", 4)).apply(demand("O1", 4, version=2, shipped=3, asks=1))
+    assert (house.demands["O1", 1].shipped, house.demands["O1", 1].version) == (3, 2)
+    assert house.sent == []
 
 
 def test_every_new_version_is_answered_even_if_nothing_changes():

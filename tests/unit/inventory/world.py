@@ -45,6 +45,7 @@ class World:
             "wanted": 1 + number % 5,
             "shipped": 0,
             "version": 0,
+            "asks": 1,
             "at": number % 50,
         }
         self.lines.append(line)
@@ -52,13 +53,18 @@ class World:
 
     def _claim(self, line: dict[str, Any]) -> list[Any]:
         line["version"] += 1
-        return [demand(line["order"], line["wanted"], line["version"], sku=line["sku"], shipped=line["shipped"], at=line["at"])]
+        return [
+            demand(
+                line["order"], line["wanted"], line["version"], sku=line["sku"], shipped=line["shipped"], at=line["at"], asks=line["asks"]
+            )
+        ]  # fmt: skip
 
     def _cancel(self, number: int) -> list[Any]:
         if not self.lines:
             return []
         line = self.lines[number % len(self.lines)]
         line["wanted"] = max(line["shipped"], line["wanted"] - 1 - number % 3)
+        line["asks"] = line["version"] + 1
         return self._claim(line)
 
     def _ship(self, number: int) -> list[Any]:
@@ -66,7 +72,7 @@ class World:
             return []
         line = self.lines[number % len(self.lines)]
         stored = self.house.demands.get((line["order"], 1))
-        if stored is None or stored.demand_version != line["version"]:
+        if stored is None or stored.demand_version != line["asks"]:
             return []  # orders heeds only the answer to its newest version
         picked = min(stored.served, line["wanted"]) - line["shipped"]
         line["shipped"] += min(picked, 1 + number % 4)

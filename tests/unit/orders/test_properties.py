@@ -32,6 +32,7 @@ class Claim:
     wanted: int
     shipped: int
     version: int
+    demand_version: int
     served: int = 0
 
 
@@ -47,12 +48,15 @@ class Inventory:
     def take(self, demand: DemandSet) -> list[Message]:
         """Takes a level and answers it."""
         key = (demand.order, demand.line)
-        claim = self.claims.setdefault(key, Claim(demand.sku, 0, 0, 0))
+        claim = self.claims.setdefault(key, Claim(demand.sku, 0, 0, 0, -1))
         if demand.version < claim.version:
             return []
-        claim.wanted, claim.shipped, claim.version = demand.wanted, demand.shipped, demand.version
+        asks = demand.demand_version > claim.demand_version
+        claim.wanted, claim.shipped, claim.version, claim.demand_version = (
+            demand.wanted, demand.shipped, demand.version, demand.demand_version,
+        )  # fmt: skip
         claim.served = min(claim.served, claim.wanted)
-        return self.allocate(demand.sku, key)
+        return self.allocate(demand.sku, key if asks else None)
 
     def receive(self, sku: str, units: int) -> list[Message]:
         """Books a receipt."""
@@ -72,11 +76,13 @@ class Inventory:
             if sku in self.denied and short:
                 answers.append(
                     DemandRefused(
-                        order=order, line=line, quantity=short, reason=CancelReason.NOT_BACKORDERABLE, demand_version=claim.version
+                        order=order, line=line, quantity=short, reason=CancelReason.NOT_BACKORDERABLE, demand_version=claim.demand_version
                     )
                 )
             if units or (order, line) == asking:
-                answers.append(DemandServed(order=order, line=line, served=claim.served, demand_version=claim.version, version=self.number))
+                answers.append(
+                    DemandServed(order=order, line=line, served=claim.served, demand_version=claim.demand_version, version=self.number)
+                )
         return answers
 
 
