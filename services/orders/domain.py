@@ -6,7 +6,6 @@ back. The five amounts that a customer sees are derived from these four, so they
 
 import hashlib
 from collections.abc import Iterable
-from dataclasses import dataclass, replace
 from datetime import date, datetime
 from decimal import Decimal
 from enum import StrEnum
@@ -17,8 +16,7 @@ from shared.contracts.inventory import DemandServed
 from shared.contracts.orders import Amounts, LineAllocated, LineBackordered, LineEvent, LinePromised
 
 
-@dataclass(frozen=True, slots=True)
-class Order:
+class Order(NamedTuple):
     """An accepted order. `queued_at` is its place in every queue, `content` the hash by which its OrderPlaced is known again."""
 
     order: str
@@ -29,8 +27,7 @@ class Order:
     completed: bool = False
 
 
-@dataclass(frozen=True, slots=True)
-class Line:
+class Line(NamedTuple):
     """One SKU of an order. Quantities are units; `version` counts the line's events, `demand_version` names the
     DemandSet that last changed what is wanted: only answers to it count."""
 
@@ -104,7 +101,7 @@ def cancel(line: Line, quantity: int, number: int) -> tuple[Line, int]:
     if not done:
         return line, 0
     served = min(line.served, line.wanted - done)
-    return replace(line, cancelled=line.cancelled + done, served=served, demand_version=number, version=line.version + 1), done
+    return line._replace(cancelled=line.cancelled + done, served=served, demand_version=number, version=line.version + 1), done
 
 
 def refuse(line: Line, quantity: int, number: int) -> tuple[Line, int]:
@@ -117,7 +114,7 @@ def ship(line: Line, quantity: int) -> tuple[Line, int]:
     done = min(quantity, line.allocated)
     if not done:
         return line, 0
-    return replace(line, shipped=line.shipped + done, version=line.version + 1), done
+    return line._replace(shipped=line.shipped + done, version=line.version + 1), done
 
 
 def answer(line: Line, told: DemandServed) -> tuple[Line, list[Step]]:
@@ -128,8 +125,7 @@ def answer(line: Line, told: DemandServed) -> tuple[Line, list[Step]]:
     steps: list[Step] = []
     served = min(told.served, line.wanted)
     rise = max(0, served - line.shipped) - line.allocated
-    after = replace(
-        line,
+    after = line._replace(
         served=served,
         served_version=told.version,
         ship_by=told.ship_by,
@@ -140,12 +136,12 @@ def answer(line: Line, told: DemandServed) -> tuple[Line, list[Step]]:
         steps.append(Step(LineAllocated, rise, after))
     rest = after.open - after.allocated
     if rest > line.backordered:
-        after = replace(after, answered=True, version=after.version + 1)
+        after = after._replace(answered=True, version=after.version + 1)
         steps.append(Step(LineBackordered, rest - line.backordered, after))
     elif not line.answered:
-        after = replace(after, answered=True)
+        after = after._replace(answered=True)
     elif rest and line.ship_by != told.ship_by:
-        after = replace(after, version=after.version + 1)
+        after = after._replace(version=after.version + 1)
         steps.append(Step(LinePromised, rest, after))
     return after, steps
 

@@ -5,7 +5,6 @@ An order's own messages are collected in `state` and published by `decide`, one 
 
 from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import replace
 
 from pydantic import TypeAdapter, ValidationError
 
@@ -180,7 +179,7 @@ def decide(state: State, context: Context) -> Iterator[Effect]:
         published = list(messages(story))
         order = state.orders.get(order_id)
         if order is not None and not order.open_lines and not order.completed:
-            state.orders[order_id] = replace(order, completed=True)
+            state.orders[order_id] = order._replace(completed=True)
             last = next(told for told in reversed(story) if told.change is not None)
             published.append(Send(OrderCompleted(order=order_id, at=context.now), last.cause, last.actor))
         state.timeline.extend((order_id, context.now, send.message, send.cause) for send in published)

@@ -1,8 +1,9 @@
 """The working set of one transaction: what was loaded and locked, what changed, and the story that the transaction tells."""
 
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from datetime import datetime
+from typing import NamedTuple
 
 from services.orders.domain import Line, Order
 from shared.contracts.base import Message
@@ -15,8 +16,7 @@ FactKey = tuple[str, str]
 """(order, id given by whoever tells it): a shipment or a cancellation."""
 
 
-@dataclass(frozen=True, slots=True)
-class Told:
+class Told(NamedTuple):
     """One entry of an order's story: a message, or (with `change`) a line's part of a message that has no lines yet."""
 
     event: Message
@@ -73,7 +73,7 @@ class State:
         lines = self.lines[line.order]
         if lines[line.line].open and not line.open:
             order = self.orders[line.order]
-            self.orders[line.order] = replace(order, open_lines=order.open_lines - 1)
+            self.orders[line.order] = order._replace(open_lines=order.open_lines - 1)
             self.counted.add(line.order)
         lines[line.line] = line
         self.changed.add((line.order, line.line))

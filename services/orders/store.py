@@ -85,7 +85,7 @@ async def _load_lines(tx: Connection, state: State, whole: set[str], single: set
             *_columns(single),
         )
     for row in rows:
-        line = Line(*row)
+        line = Line._make(row)
         state.lines.setdefault(line.order, {})[line.line] = line
 
 
@@ -172,7 +172,7 @@ def _placed_row(placed: OrderPlaced, order: Order) -> tuple[Any, ...]:
 
 
 async def _save_lines(tx: Connection, state: State) -> None:
-    new = [_line_row(line) for order in state.placed for line in state.lines[order].values()]
+    new = [line for order in state.placed for line in state.lines[order].values()]
     if new:
         await tx.copy_records_to_table("line", records=new, columns=LINE_COLUMNS)
     changed = [_changes(state.lines[order][line]) for order, line in state.changed if order not in state.placed]
@@ -190,13 +190,6 @@ async def _save_lines(tx: Connection, state: State) -> None:
             """,
             *_columns(changed),
         )
-
-
-def _line_row(line: Line) -> tuple[Any, ...]:
-    return (
-        line.order, line.line, line.sku, line.unit_price, line.ordered, line.cancelled, line.shipped, line.served,
-        line.served_version, line.answered, line.ship_by, line.promise_version, line.demand_version, line.version,
-    )  # fmt: skip
 
 
 def _changes(line: Line) -> tuple[Any, ...]:
