@@ -2,7 +2,7 @@
 
 import asyncio
 import re
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import date
 from importlib import import_module
@@ -12,6 +12,7 @@ import orjson
 
 from deploy.local.agreement import AGREEMENTS, FACTS, SUMS, Facts, Found
 from deploy.local.databases import Connection, snapshot
+from deploy.local.fairness import ENTRIES, unfair
 from deploy.local.settled import Unsettled, business_clock, settled, wait_settled
 from shared.contracts.base import JsonObject
 from shared.settings import SERVICES, Settings
@@ -52,6 +53,10 @@ _PARKED = (
     "SELECT id, aggregate, type, message_id, reason, detail, at, convert_from(body, 'UTF8') AS body"
     " FROM runtime.dead_letter WHERE state = 'parked' ORDER BY id"
 )
+_HISTORY: dict[str, dict[str, tuple[str, Callable[[Sequence[Any]], Iterable[Mapping[str, Any]]]]]] = {
+    "inventory": {"first come, first served, at every commit": (ENTRIES, unfair)}
+}
+"""Service → name of a check that needs more than SQL → the rows it goes through, and the function that finds those which violate it."""
 _REFUSED = "SELECT count(*) FROM runtime.dead_letter WHERE state = 'refused'"
 
 
@@ -95,12 +100,14 @@ async def _read(settings: Settings, name: str, today: date) -> _Reading:
     module = import_module(f"services.{name}.audit")
     late: str | None = getattr(module, "PROMISE_IN_THE_PAST", None)
     async with snapshot(settings, name) as tx:
+        history = {title: (await tx.fetch(sql), check) for title, (sql, check) in _HISTORY.get(name, {}).items()}
         return _Reading(
             parked=await tx.fetch(_PARKED),
             refused=int(await tx.fetchval(_REFUSED)),
-            checked=await _checked(tx, module.CHECKS),
+            checked=await _checked(tx, module.CHECKS) | {title: len(rows) for title, (rows, _) in history.items()},
             counts={title: int(await tx.fetchval(sql)) for title, sql in module.COUNTS.items()},
-            violations={title: await tx.fetch(sql) for title, sql in module.CHECKS.items()},
+            violations={title: await tx.fetch(sql) for title, sql in module.CHECKS.items()}
+            | {title: list(check(rows)) for title, (rows, check) in history.items()},
             late=await tx.fetch(late, today) if late else [],
             facts=await _facts(tx, name),
         )

@@ -2,10 +2,18 @@
 
 CHECKS: dict[str, str] = {
     "the ledger's sums are the balances": """
-        SELECT sku, stock.on_hand, moved.on_hand AS ledger_on_hand, stock.allocated, moved.allocated AS ledger_allocated
-        FROM (SELECT sku, on_hand, allocated FROM sku WHERE on_hand <> 0 OR allocated <> 0) AS stock
-        FULL JOIN (SELECT sku, sum(on_hand) AS on_hand, sum(allocated) AS allocated FROM ledger GROUP BY sku) AS moved USING (sku)
-        WHERE coalesce(stock.on_hand, 0) <> coalesce(moved.on_hand, 0) OR coalesce(stock.allocated, 0) <> coalesce(moved.allocated, 0)""",
+        SELECT sku, stock.on_hand, moved.on_hand AS ledger_on_hand, stock.allocated, moved.allocated AS ledger_allocated,
+            stock.waiting, moved.waiting AS ledger_waiting
+        FROM (SELECT sku, on_hand, allocated, waiting FROM sku WHERE on_hand <> 0 OR allocated <> 0 OR waiting <> 0) AS stock
+        FULL JOIN (
+            SELECT sku, sum(on_hand) AS on_hand, sum(allocated) AS allocated, sum(waiting) AS waiting FROM ledger GROUP BY sku
+        ) AS moved USING (sku)
+        WHERE coalesce(stock.on_hand, 0) <> coalesce(moved.on_hand, 0) OR coalesce(stock.allocated, 0) <> coalesce(moved.allocated, 0)
+            OR coalesce(stock.waiting, 0) <> coalesce(moved.waiting, 0)""",
+    "the ledger's order is the journal's": """
+        SELECT sku, id, number, before
+        FROM (SELECT sku, id, number, lag(number) OVER (PARTITION BY sku ORDER BY id) AS before FROM ledger) AS entry
+        WHERE number < before""",
     "allocated is what is served and not shipped, waiting what is open": """
         SELECT sku, allocated, lines.held, waiting, lines.open
         FROM (SELECT sku, allocated, waiting FROM sku WHERE allocated <> 0 OR waiting <> 0) AS stock
@@ -27,12 +35,17 @@ CHECKS: dict[str, str] = {
         SELECT order_id, line, wanted, served, refused, shipped FROM demand
         WHERE served > greatest(wanted, shipped) OR shipped > served OR served + refused > greatest(wanted, shipped) OR refused < 0""",
     "each line moved as the ledger says": """
-        SELECT order_id, line, served - claim.shipped AS held, moved.held AS ledger_held, claim.shipped, moved.shipped AS ledger_shipped
-        FROM (SELECT order_id, line, served, shipped FROM demand WHERE served <> 0 OR shipped <> 0) AS claim
+        SELECT order_id, line, claim.held, moved.held AS ledger_held, claim.shipped, moved.shipped AS ledger_shipped,
+            claim.open, moved.open AS ledger_open
+        FROM (
+            SELECT order_id, line, served - shipped AS held, shipped, greatest(0, wanted - served - refused) AS open FROM demand
+        ) AS claim
         FULL JOIN (
-            SELECT order_id, line, sum(allocated) AS held, -sum(on_hand) AS shipped FROM ledger WHERE order_id IS NOT NULL GROUP BY order_id, line
+            SELECT order_id, line, sum(allocated) AS held, -sum(on_hand) AS shipped, sum(waiting) AS open
+            FROM ledger WHERE order_id IS NOT NULL GROUP BY order_id, line
         ) AS moved USING (order_id, line)
-        WHERE coalesce(served - claim.shipped, 0) <> coalesce(moved.held, 0) OR coalesce(claim.shipped, 0) <> coalesce(moved.shipped, 0)""",
+        WHERE coalesce(claim.held, 0) <> coalesce(moved.held, 0) OR coalesce(claim.shipped, 0) <> coalesce(moved.shipped, 0)
+            OR coalesce(claim.open, 0) <> coalesce(moved.open, 0)""",
     "who does not wait has no promise": "SELECT order_id, line, ship_by FROM demand WHERE ship_by IS NOT NULL AND wanted <= served + refused",
 }
 """Name → SQL whose rows are violations (design.md section 8, numbers 1, 2, 4)."""

@@ -128,19 +128,22 @@ class MovementKind(StrEnum):
 
     COUNTED = "counted"
     RECEIVED = "received"
+    BACKORDERED = "backordered"
     ALLOCATED = "allocated"
+    CANCELLED = "cancelled"
     WITHDRAWN = "withdrawn"
     SHIPPED = "shipped"
 
 
 @dataclass(frozen=True, slots=True)
 class Movement:
-    """An entry of the append-only ledger: signed changes of the two balances, and why. `undoes` names the kind that it compensates."""
+    """An entry of the append-only ledger: signed changes of the three balances, and why. `undoes` names the kind that it compensates."""
 
     sku: str
     kind: MovementKind
     on_hand: int = 0
     allocated: int = 0
+    waiting: int = 0
     order: str | None = None
     receipt: str | None = None
     purchase_order: str | None = None

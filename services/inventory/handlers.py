@@ -1,9 +1,10 @@
 """The story of inventory: what each message does to the stock, and what is decided once per SKU when all have been applied."""
 
 from collections import defaultdict
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
 from datetime import date
+from functools import partial
 
 from services.inventory.domain import Demand, LineKey, Movement, MovementKind, Policy, State, Supply, allocate, promise, promises
 from shared.contracts.inventory import DemandRefused, DemandServed, ShortageChanged, StockLevelChanged
@@ -115,8 +116,9 @@ def decide(policy: Policy, state: State, context: Context) -> list[Effect]:
         supplies[supply.sku].append(supply)
     effects: list[Effect] = []
     for sku in sorted(state.touched):
-        _serve(state, sku, lines[sku])
+        given = _serve(state, sku, lines[sku])
         _refuse(state, sku, lines[sku])
+        _book(state, sku, lines[sku], given)
         _promise(state, sku, lines[sku], supplies[sku], today)
         effects += _answers(state, sku, lines[sku], context)
         effects += _levels(state, sku, context)
@@ -131,21 +133,16 @@ def _new(message: DemandSet) -> Demand:
     )  # fmt: skip
 
 
-def _serve(state: State, sku: str, lines: Sequence[LineKey]) -> None:
-    """Sets free units aside for the head of the queue."""
+def _serve(state: State, sku: str, lines: Sequence[LineKey]) -> dict[LineKey, int]:
+    """Sets free units aside for the head of the queue; answers which line got how many."""
     stock = state.skus[sku]
     if stock.free <= 0:
-        return
+        return {}
     given = allocate(stock.free, (state.demands[key] for key in lines))
     for line, units in given:
         state.demands[line.key] = replace(line, served=line.served + units)
-        state.movements.append(
-            Movement(
-                sku, MovementKind.ALLOCATED, allocated=units, order=line.order, line=line.line,
-                cause=state.cause(line, state.freed),
-            )
-        )  # fmt: skip
     state.skus[sku] = replace(stock, allocated=stock.allocated + sum(units for _, units in given))
+    return {line.key: units for line, units in given}
 
 
 def _refuse(state: State, sku: str, lines: Sequence[LineKey]) -> None:
@@ -157,6 +154,23 @@ def _refuse(state: State, sku: str, lines: Sequence[LineKey]) -> None:
         refused = line.open - state.waited(key)
         if refused > 0:
             state.demands[key] = replace(line, refused=line.refused + refused)
+
+
+def _book(state: State, sku: str, lines: Sequence[LineKey], given: Mapping[LineKey, int]) -> None:
+    """Writes to the ledger what lines were given and who joined or left the queue, net of the transaction and in queue order:
+    so the ledger says who waited at every commit, and a line that is served at once costs no entry more."""
+    demands = state.demands
+    moved = (demands[key] for key in lines if key in given or demands[key].open != state.waited(key))
+    for line in sorted(moved, key=lambda line: line.place):
+        units, joined = given.get(line.key, 0), line.open - state.waited(line.key)
+        waited = min(units, max(0, -joined))
+        entry = partial(Movement, sku, order=line.order, line=line.line, cause=state.cause(line, state.freed))
+        if units:
+            state.movements.append(entry(MovementKind.ALLOCATED, allocated=units, waiting=-waited))
+        if joined > 0:
+            state.movements.append(entry(MovementKind.BACKORDERED, waiting=joined))
+        elif cancelled := -joined - waited:
+            state.movements.append(entry(MovementKind.CANCELLED, waiting=-cancelled, undoes=MovementKind.BACKORDERED))
 
 
 def _promise(state: State, sku: str, lines: Sequence[LineKey], supplies: Sequence[Supply], today: date) -> None:

@@ -23,7 +23,7 @@ _DEMAND = (
     " ship_by, promise_version"
 )
 _SUPPLY = "purchase_order, line, sku, committed, open, expected_on, version"
-_MOVEMENT = "sku, kind, on_hand, allocated, order_id, receipt, purchase_order, line, undoes, cause"
+_MOVEMENT = "sku, kind, on_hand, allocated, waiting, order_id, receipt, purchase_order, line, undoes, cause"
 """Columns in the order of their dataclasses' fields."""
 
 _STUBS = "INSERT INTO sku (sku) SELECT unnest($1::text[]) ON CONFLICT DO NOTHING"
@@ -109,8 +109,8 @@ async def save(tx: Connection, state: State, context: Context) -> None:
     if supplies:
         await tx.execute(_UPSERT_SUPPLIES, *_columns(supplies, 7))
     if state.movements:
-        entries = [(*_movement_fields(movement), context.now) for movement in state.movements]
-        await tx.copy_records_to_table("ledger", records=entries, columns=[*_MOVEMENT.split(", "), "at"])
+        entries = [(*_movement_fields(movement), context.number, context.now) for movement in state.movements]
+        await tx.copy_records_to_table("ledger", records=entries, columns=[*_MOVEMENT.split(", "), "number", "at"])
 
 
 def _sku(row: Sku) -> Sku:

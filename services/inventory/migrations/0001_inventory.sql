@@ -45,18 +45,21 @@ CREATE TABLE supply (
 );
 CREATE INDEX supply_open ON supply (sku) WHERE open > 0;                -- what has come is history and costs nothing
 
+-- Signed changes of on_hand, allocated and waiting. A SKU's entries are written under its lock, so their ids follow its commits.
 CREATE TABLE ledger (
     id             bigint GENERATED ALWAYS AS IDENTITY PRIMARY KEY,
     sku            text COLLATE "C" NOT NULL,
-    kind           text        NOT NULL CHECK (kind IN ('counted', 'received', 'allocated', 'withdrawn', 'shipped')),
+    kind           text        NOT NULL CHECK (kind IN ('counted', 'received', 'backordered', 'allocated', 'cancelled', 'withdrawn', 'shipped')),
     on_hand        bigint      NOT NULL,
     allocated      bigint      NOT NULL,
+    waiting        bigint      NOT NULL,
     order_id       text COLLATE "C",
     receipt        text COLLATE "C",
     purchase_order text COLLATE "C",
     line           integer,                                             -- of the order, or of the purchase order
     undoes         text,
     cause          text        NOT NULL,
+    number         bigint      NOT NULL,                                -- of the transaction, in the journal
     at             timestamptz NOT NULL
 );
 CREATE UNIQUE INDEX ledger_received ON ledger (receipt, purchase_order, line) WHERE kind = 'received';

@@ -6,6 +6,7 @@ from typing import Any
 import asyncpg
 import pytest
 
+from deploy.local import fairness
 from services.inventory import audit, store
 from services.inventory.domain import Demand, Movement, MovementKind, Sku, State, Supply
 from shared.contracts.warehouse import BackorderPolicy
@@ -62,7 +63,9 @@ async def test_the_tables_hold_what_the_rows_in_memory_hold(pool, seed):
             "supplies": [house.supplies[line] for line in sorted(house.supplies)],
             "ledger": house.ledger,
         }
+        assert [row["number"] for row in await pool.fetch("SELECT number FROM ledger ORDER BY id")] == house.numbers
     assert await violations(pool) == {}
+    assert [tuple(row) for row in await pool.fetch(fairness.ENTRIES)] == house.entries()
     assert await pool.fetchval(audit.COUNTS["lines"]) == len(house.demands)
     assert await pool.fetchval(audit.COUNTS["movements"]) == len(house.ledger) > 20
 
@@ -73,6 +76,9 @@ async def test_a_sku_carries_the_number_of_its_latest_transaction_and_a_line_the
     await stored.apply(received(1), demand("O1", 1, version=9, shipped=1, asks=7))
     assert await pool.fetch("SELECT order_id, demand_version, version FROM demand ORDER BY 1") == [("O1", 7, 9), ("O2", 8, 8)]
     assert await pool.fetchval("SELECT version FROM sku") == 2
+    assert await pool.fetch("SELECT number, kind, order_id, waiting FROM ledger ORDER BY id") == [
+        (1, "counted", None, 0), (1, "allocated", "O1", 0), (1, "backordered", "O2", 1), (2, "received", None, 0), (2, "allocated", "O2", -1),
+    ]  # fmt: skip
 
 
 async def test_a_batch_takes_as_many_statements_as_one_message_of_each_kind(pool):
@@ -160,6 +166,9 @@ async def test_what_is_set_aside_cannot_exceed_what_is_there(pool):
         ("UPDATE sku SET on_hand = on_hand + 1 WHERE sku = 'A'", "the ledger's sums are the balances"),
         ("DELETE FROM sku WHERE sku = 'A'", "the ledger's sums are the balances"),
         ("DELETE FROM ledger WHERE kind = 'allocated'", "the ledger's sums are the balances"),
+        ("UPDATE sku SET waiting = waiting + 1 WHERE sku = 'A'", "the ledger's sums are the balances"),
+        ("DELETE FROM ledger WHERE kind = 'backordered'", "the ledger's sums are the balances"),
+        ("UPDATE ledger SET number = 0 WHERE kind = 'received'", "the ledger's order is the journal's"),
         (
             "UPDATE demand SET served = served - 1 WHERE order_id = 'O1'",
             "allocated is what is served and not shipped, waiting what is open",
@@ -173,6 +182,8 @@ async def test_what_is_set_aside_cannot_exceed_what_is_there(pool):
         ("UPDATE demand SET shipped = served + 1 WHERE order_id = 'O1'", "a line is served what it wants, or what has shipped"),
         ("UPDATE demand SET served = 1, shipped = 0 WHERE order_id = 'O1'", "each line moved as the ledger says"),
         ("DELETE FROM demand WHERE order_id = 'O1'", "each line moved as the ledger says"),
+        ("UPDATE ledger SET waiting = waiting + 1 WHERE order_id = 'O2'", "each line moved as the ledger says"),
+        ("UPDATE demand SET wanted = wanted + 1 WHERE order_id = 'O2'", "each line moved as the ledger says"),
         ("UPDATE demand SET ship_by = '2026-03-03' WHERE order_id = 'O1'", "who does not wait has no promise"),
     ],
 )

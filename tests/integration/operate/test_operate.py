@@ -52,6 +52,12 @@ async def claim(settings: Settings, sku: str, wanted: int, order: str = "A-1") -
         sku, wanted, order, AT,
     )  # fmt: skip
     await run(settings, "inventory", "INSERT INTO sku (sku, waiting, needed_by) VALUES ($1, $2, $3)", sku, wanted, AT)
+    await run(
+        settings, "inventory",
+        "INSERT INTO ledger (sku, kind, on_hand, allocated, waiting, order_id, line, cause, number, at)"
+        " VALUES ($1, 'backordered', 0, 0, $2, $3, 1, 'm', 8, $4)",
+        sku, wanted, order, AT,
+    )  # fmt: skip
 
 
 async def test_a_new_system_is_settled_and_as_it_must_be(at_rest: Settings) -> None:

@@ -8,7 +8,7 @@ from zoneinfo import ZoneInfo
 
 from services.inventory import handlers
 from services.inventory.app import SERVICE
-from services.inventory.domain import Demand, LineKey, Movement, Policy, ReceiptLine, Sku, State, Supply
+from services.inventory.domain import Demand, LineKey, Movement, MovementKind, Policy, ReceiptLine, Sku, State, Supply
 from shared.contracts.base import Message
 from shared.contracts.inventory import DemandRefused, DemandServed
 from shared.contracts.orders import DemandSet
@@ -73,13 +73,14 @@ def demand(
 
 @dataclass
 class House:
-    """The rows of inventory, and what the last transaction answered."""
+    """The rows of inventory, and what the last transaction answered. `numbers` are the ledger's, entry by entry."""
 
     skus: dict[str, Sku] = field(default_factory=dict)
     demands: dict[LineKey, Demand] = field(default_factory=dict)
     supplies: dict[LineKey, Supply] = field(default_factory=dict)
     receipts: set[ReceiptLine] = field(default_factory=set)
     ledger: list[Movement] = field(default_factory=list)
+    numbers: list[int] = field(default_factory=list)
     number: int = 0
     sent: list[Message] = field(default_factory=list)
     causes: list[str] = field(default_factory=list)
@@ -109,6 +110,25 @@ class House:
     def queue(self, sku: str = "A") -> list[Demand]:
         """Who waits, in order."""
         return sorted((line for line in self.demands.values() if line.sku == sku and line.open), key=lambda line: line.place)
+
+    def moved(self, number: int) -> list[tuple[str, str | None, int, int]]:
+        """The entries of a transaction: (kind, order, change of allocated, change of waiting)."""
+        return [
+            (each.kind.value, each.order, each.allocated, each.waiting)
+            for each, written in zip(self.ledger, self.numbers, strict=True)
+            if written == number
+        ]
+
+    def entries(self) -> list[Any]:
+        """Who waited and who was served, as the SQL of `deploy.local.fairness` reads it."""
+        rows = [
+            (each.sku, number, line.order, line.line, line.queue_class, line.queued_at,
+             each.allocated if each.kind is MovementKind.ALLOCATED else 0, each.waiting)
+            for each, number in zip(self.ledger, self.numbers, strict=True)
+            if each.kind is MovementKind.ALLOCATED or each.waiting
+            for line in [self.demands[str(each.order), int(each.line or 0)]]
+        ]  # fmt: skip
+        return sorted(rows, key=lambda row: row[0])
 
     def told(self, kind: type[Message]) -> list[Any]:
         """What the last transaction sent of this kind."""
@@ -145,3 +165,4 @@ class House:
         self.supplies |= state.supplies
         self.receipts |= state.receipts
         self.ledger += state.movements
+        self.numbers += [self.number] * len(state.movements)

@@ -76,7 +76,8 @@ def check_balances(house: House) -> None:
         moved = [movement for movement in house.ledger if movement.sku == sku]
         assert stock.on_hand == sum(movement.on_hand for movement in moved)
         assert stock.allocated == sum(movement.allocated for movement in moved) == sum(line.served - line.shipped for line in lines)
-        assert stock.waiting == sum(line.wanted - line.served - line.refused for line in lines)
+        assert stock.waiting == sum(line.wanted - line.served - line.refused for line in lines) == sum(each.waiting for each in moved)
+        assert all(line.open == sum(each.waiting for each in moved if each.order == line.order) for line in lines)
         assert stock.received_total == sum(movement.on_hand for movement in moved if movement.kind is MovementKind.RECEIVED)
         assert stock.free >= 0
         assert not (stock.free and stock.waiting)
@@ -84,6 +85,24 @@ def check_balances(house: House) -> None:
         assert stock.needed_by == (queue[0].ordered_at if queue else None)
         assert all(line.shipped <= line.served <= line.wanted for line in lines)
         assert all(line.ship_by is None for line in lines if not line.open)
+
+
+def check_entries(house: House, waited: dict[str, int]) -> None:
+    """What the last transaction wrote about who waits: net, at most one entry a line beside what it was given, and no entry
+    for a line that was served at once or refused."""
+    entries = [entry for entry, number in zip(house.ledger, house.numbers, strict=True) if number == house.number and entry.order]
+    for order in {str(entry.order) for entry in entries}:
+        own = [entry for entry in entries if entry.order == order]
+        change = house.demands[order, 1].open - waited.get(order, 0)
+        queued = [entry for entry in own if entry.kind in {MovementKind.BACKORDERED, MovementKind.CANCELLED}]
+        assert sum(entry.waiting for entry in own) == change
+        assert len(queued) <= 1
+        assert all(entry.waiting > 0 for entry in queued if entry.kind is MovementKind.BACKORDERED)
+        assert all(
+            entry.waiting < 0 and entry.undoes is MovementKind.BACKORDERED for entry in queued if entry.kind is MovementKind.CANCELLED
+        )
+        assert all(-entry.allocated <= entry.waiting <= 0 for entry in own if entry.kind is MovementKind.ALLOCATED)
+        assert all(entry.waiting == 0 for entry in own if entry.kind in {MovementKind.WITHDRAWN, MovementKind.SHIPPED})
 
 
 def check_fifo(house: House, movements_before: int) -> None:
@@ -101,11 +120,13 @@ def test_every_prefix_serves_as_the_second_implementation_does(steps):
     world = World(house)
     for batch in steps:
         messages, movements = world.messages(batch), len(house.ledger)
+        waited = {line.order: line.open for line in house.demands.values()}
         house.apply(*messages)
         reference.apply(messages)
         assert house.refusals == []
         assert {order: (line.served, line.refused) for (order, _), line in house.demands.items()} == reference.result()
         check_balances(house)
+        check_entries(house, waited)
         check_fifo(house, movements)
 
 

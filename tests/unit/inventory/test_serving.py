@@ -127,8 +127,39 @@ def test_answers_levels_and_movements_name_their_cause():
     ]  # fmt: skip
     assert all(each.causation == cause for each, cause in zip(house.sent, house.causes, strict=True) if hasattr(each, "causation"))
     assert [(each.kind, each.order, each.cause) for each in house.ledger] == [
+        ("backordered", "O1", "m1#1"),
         ("received", None, "m2#0"), ("allocated", "O1", "m2#0"), ("allocated", "O2", "m2#1"), ("allocated", "O3", "m2#2"),
     ]  # fmt: skip
+
+
+def test_the_ledger_says_who_joined_the_queue_and_how_they_left_it():
+    house = House().apply(defined(), counted(3), demand("O1", 2), demand("O2", 4), demand("O3", 6))
+    assert house.moved(1) == [
+        ("counted", None, 0, 0), ("allocated", "O1", 2, 0),  # served at once: never in the queue, no entry more
+        ("allocated", "O2", 1, 0), ("backordered", "O2", 0, 3), ("backordered", "O3", 0, 6),
+    ]  # fmt: skip
+    house.apply(received(4), demand("O3", 5, version=2))
+    assert house.moved(2) == [
+        ("received", None, 0, 0), ("allocated", "O2", 3, -3), ("allocated", "O3", 1, -1), ("cancelled", "O3", 0, -1),
+    ]  # fmt: skip
+    assert (house.ledger[-1].undoes, house.ledger[-1].cause, house.ledger[-2].cause) == ("backordered", "m2#1", "m2#1")
+
+
+def test_only_units_that_had_waited_leave_the_queue_when_a_line_is_served():
+    house = House().apply(defined(), demand("O1", 2)).apply(received(4), demand("O1", 7, version=2))
+    assert house.moved(2)[1:] == [("allocated", "O1", 4, 0), ("backordered", "O1", 0, 1)]  # of 2 that waited and 5 that came, 3 wait
+    house.apply(received(5, "R-2"), demand("O1", 9, version=3))
+    assert house.moved(3)[1:] == [("allocated", "O1", 5, -3)]
+
+
+def test_a_cancellation_of_served_units_takes_those_that_wait_first():
+    house = House().apply(defined(), counted(3), demand("O1", 5)).apply(demand("O1", 1, version=2))
+    assert house.moved(2) == [("withdrawn", "O1", -2, 0), ("cancelled", "O1", 0, -2)]
+
+
+def test_what_is_refused_has_never_waited():
+    house = House().apply(defined(), demand("O1", 2), demand("O2", 5, sku="B")).apply(defined(backorder=DENY), demand("O1", 4, version=2))
+    assert (house.moved(1), house.moved(2)) == ([("backordered", "O1", 0, 2)], [])
 
 
 def test_an_unknown_sku_is_refused_and_said_again_with_each_new_version():
