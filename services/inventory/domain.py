@@ -10,7 +10,7 @@ from dataclasses import dataclass, field
 from datetime import date, datetime, timedelta
 from enum import StrEnum
 from itertools import accumulate
-from typing import TypeAlias
+from typing import NamedTuple, TypeAlias
 from zoneinfo import ZoneInfo
 
 from shared.contracts.warehouse import BackorderPolicy
@@ -37,8 +37,7 @@ class Policy:
         return now.astimezone(self.zone).date()
 
 
-@dataclass(frozen=True, slots=True)
-class Sku:
+class Sku(NamedTuple):
     """Stock of one SKU. `backorder` is None until the catalogue has defined it; `waiting` is gross of supply;
     `needed_by` is when the first in the queue ordered, `next_date` when one more unit than the waiting ones could ship."""
 
@@ -69,8 +68,7 @@ class Sku:
         return None if self.backorder is None else (self.free, self.backorder is BackorderPolicy.ALLOW, self.next_date)
 
 
-@dataclass(frozen=True, slots=True)
-class Demand:
+class Demand(NamedTuple):
     """A line's claim. `served` counts units ever set aside and not taken back, shipped ones included; `refused` ones may not wait.
     `version` is that of the claim as a whole, `demand_version` that of what is wanted."""
 
@@ -105,8 +103,7 @@ class Demand:
         return max(0, self.wanted - self.served - self.refused)
 
 
-@dataclass(frozen=True, slots=True)
-class Supply:
+class Supply(NamedTuple):
     """A purchase-order line's outlook: `open` of the `committed` units are still to come on `expected_on` (None = nobody knows)."""
 
     purchase_order: str
@@ -135,8 +132,7 @@ class MovementKind(StrEnum):
     SHIPPED = "shipped"
 
 
-@dataclass(frozen=True, slots=True)
-class Movement:
+class Movement(NamedTuple):
     """An entry of the append-only ledger: signed changes of the three balances, and why. `undoes` names the kind that it compensates."""
 
     sku: str

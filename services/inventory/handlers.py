@@ -2,9 +2,7 @@
 
 from collections import defaultdict
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import replace
 from datetime import date
-from functools import partial
 
 from services.inventory.domain import Demand, LineKey, Movement, MovementKind, Policy, State, Supply, allocate, promise, promises
 from shared.contracts.inventory import DemandRefused, DemandServed, ShortageChanged, StockLevelChanged
@@ -16,7 +14,7 @@ from shared.service import Context, Effect, Refuse, Send
 
 def sku_defined(state: State, message: SkuDefined, context: Context) -> Iterable[Effect]:
     """Sets description and backorder policy for what is ordered from now on; who waits already goes on waiting."""
-    state.skus[message.sku] = replace(state.skus[message.sku], description=message.description, backorder=message.backorder)
+    state.skus[message.sku] = state.skus[message.sku]._replace(description=message.description, backorder=message.backorder)
     state.touched[message.sku] = context.cause
     return ()
 
@@ -26,7 +24,7 @@ def stock_counted(state: State, message: StockCounted, context: Context) -> Iter
     stock = state.skus[message.sku]
     if stock.counted:
         return [Refuse("already_counted", f"{message.sku} has had its opening count; count {message.count} was not applied")]
-    state.skus[message.sku] = replace(stock, counted=True, on_hand=stock.on_hand + message.on_hand)
+    state.skus[message.sku] = stock._replace(counted=True, on_hand=stock.on_hand + message.on_hand)
     state.movements.append(Movement(message.sku, MovementKind.COUNTED, on_hand=message.on_hand, cause=context.cause))
     state.freed[message.sku] = state.touched[message.sku] = context.cause
     return ()
@@ -39,7 +37,7 @@ def stock_received(state: State, message: StockReceived, context: Context) -> It
         return [Refuse("already_received", f"receipt {message.receipt} of {message.purchase_order}/{message.line} was booked before")]
     state.receipts.add(receipt)
     stock = state.skus[message.sku]
-    state.skus[message.sku] = replace(stock, on_hand=stock.on_hand + message.good, received_total=stock.received_total + message.good)
+    state.skus[message.sku] = stock._replace(on_hand=stock.on_hand + message.good, received_total=stock.received_total + message.good)
     state.movements.append(
         Movement(
             message.sku, MovementKind.RECEIVED, on_hand=message.good, receipt=message.receipt,
@@ -48,7 +46,7 @@ def stock_received(state: State, message: StockReceived, context: Context) -> It
     )  # fmt: skip
     supply = state.supplies.get((message.purchase_order, message.line))
     if supply:
-        state.supplies[supply.key] = replace(supply, open=max(0, supply.open - message.good))
+        state.supplies[supply.key] = supply._replace(open=max(0, supply.open - message.good))
     state.freed[message.sku] = state.touched[message.sku] = context.cause
     return ()
 
@@ -84,19 +82,20 @@ def demand_set(state: State, message: DemandSet, context: Context) -> Iterable[E
         return [Refuse("impossible_shipped", f"{message.order}/{message.line}: shipped must be {allowed}, not {message.shipped}")]
     shipped, served = message.shipped - known.shipped, min(known.served, max(message.wanted, message.shipped))
     withdrawn = known.served - served
-    state.demands[known.key] = replace(
-        known, wanted=message.wanted, shipped=message.shipped, served=served,
+    state.demands[known.key] = known._replace(
+        wanted=message.wanted, shipped=message.shipped, served=served,
         refused=min(known.refused, max(0, message.wanted - served)), queue_class=message.queue_class,
         queued_at=message.queued_at, ordered_at=message.ordered_at, demand_version=message.demand_version, version=message.version,
     )  # fmt: skip
-    stock = state.skus[message.sku]
-    state.skus[message.sku] = replace(stock, on_hand=stock.on_hand - shipped, allocated=stock.allocated - shipped - withdrawn)
-    moved = Movement(message.sku, MovementKind.SHIPPED, order=message.order, line=message.line, cause=context.cause)
-    if shipped:
-        state.movements.append(replace(moved, on_hand=-shipped, allocated=-shipped))
-    if withdrawn:
-        state.movements.append(replace(moved, kind=MovementKind.WITHDRAWN, allocated=-withdrawn, undoes=MovementKind.ALLOCATED))
-        state.freed[message.sku] = context.cause
+    if shipped or withdrawn:
+        stock = state.skus[message.sku]
+        state.skus[message.sku] = stock._replace(on_hand=stock.on_hand - shipped, allocated=stock.allocated - shipped - withdrawn)
+        moved = Movement(message.sku, MovementKind.SHIPPED, order=message.order, line=message.line, cause=context.cause)
+        if shipped:
+            state.movements.append(moved._replace(on_hand=-shipped, allocated=-shipped))
+        if withdrawn:
+            state.movements.append(moved._replace(kind=MovementKind.WITHDRAWN, allocated=-withdrawn, undoes=MovementKind.ALLOCATED))
+            state.freed[message.sku] = context.cause
     if message.wanted > known.wanted and known.key in state.stored_demands:
         state.rescheduled[message.sku] = context.cause  # it grows at its old place: those behind it wait for later supply
     state.claimed[known.key] = state.touched[message.sku] = context.cause
@@ -140,8 +139,8 @@ def _serve(state: State, sku: str, lines: Sequence[LineKey]) -> dict[LineKey, in
         return {}
     given = allocate(stock.free, (state.demands[key] for key in lines))
     for line, units in given:
-        state.demands[line.key] = replace(line, served=line.served + units)
-    state.skus[sku] = replace(stock, allocated=stock.allocated + sum(units for _, units in given))
+        state.demands[line.key] = line._replace(served=line.served + units)
+    state.skus[sku] = stock._replace(allocated=stock.allocated + sum(units for _, units in given))
     return {line.key: units for line, units in given}
 
 
@@ -153,7 +152,7 @@ def _refuse(state: State, sku: str, lines: Sequence[LineKey]) -> None:
         line = state.demands[key]
         refused = line.open - state.waited(key)
         if refused > 0:
-            state.demands[key] = replace(line, refused=line.refused + refused)
+            state.demands[key] = line._replace(refused=line.refused + refused)
 
 
 def _book(state: State, sku: str, lines: Sequence[LineKey], given: Mapping[LineKey, int]) -> None:
@@ -164,13 +163,21 @@ def _book(state: State, sku: str, lines: Sequence[LineKey], given: Mapping[LineK
     for line in sorted(moved, key=lambda line: line.place):
         units, joined = given.get(line.key, 0), line.open - state.waited(line.key)
         waited = min(units, max(0, -joined))
-        entry = partial(Movement, sku, order=line.order, line=line.line, cause=state.cause(line, state.freed))
+        cause = state.cause(line, state.freed)
         if units:
-            state.movements.append(entry(MovementKind.ALLOCATED, allocated=units, waiting=-waited))
+            allocated = Movement(
+                sku, MovementKind.ALLOCATED, allocated=units, waiting=-waited, order=line.order, line=line.line, cause=cause
+            )
+            state.movements.append(allocated)
         if joined > 0:
-            state.movements.append(entry(MovementKind.BACKORDERED, waiting=joined))
+            state.movements.append(Movement(sku, MovementKind.BACKORDERED, waiting=joined, order=line.order, line=line.line, cause=cause))
         elif cancelled := -joined - waited:
-            state.movements.append(entry(MovementKind.CANCELLED, waiting=-cancelled, undoes=MovementKind.BACKORDERED))
+            state.movements.append(
+                Movement(
+                    sku, MovementKind.CANCELLED, waiting=-cancelled, order=line.order, line=line.line,
+                    undoes=MovementKind.BACKORDERED, cause=cause,
+                )
+            )  # fmt: skip
 
 
 def _promise(state: State, sku: str, lines: Sequence[LineKey], supplies: Sequence[Supply], today: date) -> None:
@@ -183,12 +190,12 @@ def _promise(state: State, sku: str, lines: Sequence[LineKey], supplies: Sequenc
     ahead = waiting - sum(line.open for line in promised)
     for line, day in zip(promised, promises(ahead, [line.open for line in promised], supplies, today), strict=True):
         if day != line.ship_by:
-            demands[line.key] = replace(line, ship_by=day, promise_version=line.promise_version + 1)
+            demands[line.key] = line._replace(ship_by=day, promise_version=line.promise_version + 1)
     for key in lines:
         if not demands[key].open and demands[key].ship_by:
-            demands[key] = replace(demands[key], ship_by=None)
-    state.skus[sku] = replace(
-        state.skus[sku], waiting=waiting, needed_by=queue[0].ordered_at if queue else None, next_date=promise(waiting + 1, supplies, today)
+            demands[key] = demands[key]._replace(ship_by=None)
+    state.skus[sku] = state.skus[sku]._replace(
+        waiting=waiting, needed_by=queue[0].ordered_at if queue else None, next_date=promise(waiting + 1, supplies, today)
     )
 
 

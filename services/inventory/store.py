@@ -6,11 +6,9 @@ only under it.
 # ruff: noqa: S608  (nothing is put into these statements but the lists of columns below)
 
 from collections.abc import Collection, Sequence
-from dataclasses import replace
-from operator import attrgetter
 from typing import Any
 
-from services.inventory.domain import Demand, Movement, Sku, State, Supply
+from services.inventory.domain import Demand, Sku, State, Supply
 from shared.contracts.base import Message
 from shared.contracts.orders import DemandSet
 from shared.contracts.purchasing import StockReceived, SupplyChanged
@@ -24,7 +22,7 @@ _DEMAND = (
 )
 _SUPPLY = "purchase_order, line, sku, committed, open, expected_on, version"
 _MOVEMENT = "sku, kind, on_hand, allocated, waiting, order_id, receipt, purchase_order, line, undoes, cause"
-"""Columns in the order of their dataclasses' fields."""
+"""Columns in the order of their classes' fields."""
 
 _STUBS = "INSERT INTO sku (sku) SELECT unnest($1::text[]) ON CONFLICT DO NOTHING"
 _LOCK_SKUS = f"SELECT {_SKU} FROM sku WHERE sku = ANY($1) ORDER BY sku FOR UPDATE"
@@ -64,9 +62,6 @@ _UPSERT_SUPPLIES = f"""
     SET committed = excluded.committed, open = excluded.open, expected_on = excluded.expected_on, version = excluded.version"""
 
 
-_sku_fields, _demand_fields, _supply_fields, _movement_fields = (attrgetter(*each.__slots__) for each in (Sku, Demand, Supply, Movement))
-
-
 async def load(tx: Connection, messages: Sequence[Applicable]) -> State:
     """Locks the SKUs of the messages (unknown ones become stubs); loads the lines, supplies and receipts that the messages name,
     and every supply of these SKUs that is still to come."""
@@ -75,9 +70,9 @@ async def load(tx: Connection, messages: Sequence[Applicable]) -> State:
     supplies = {(message.purchase_order, message.line) for message in messages if isinstance(message, StockReceived | SupplyChanged)}
     receipts = {(message.receipt, message.purchase_order, message.line) for message in messages if isinstance(message, StockReceived)}
     await tx.execute(_STUBS, skus)
-    stocks = [_sku(Sku(*row)) for row in await tx.fetch(_LOCK_SKUS, skus)]
-    demands = [Demand(*row) for row in await tx.fetch(_DEMANDS, *_columns(lines, 2))] if lines else []
-    coming = [Supply(*row) for row in await tx.fetch(_SUPPLIES, skus, *_columns(supplies, 2))]
+    stocks = [_sku(Sku._make(row)) for row in await tx.fetch(_LOCK_SKUS, skus)]
+    demands = [Demand._make(row) for row in await tx.fetch(_DEMANDS, *_columns(lines, 2))] if lines else []
+    coming = [Supply._make(row) for row in await tx.fetch(_SUPPLIES, skus, *_columns(supplies, 2))]
     booked = await tx.fetch(_RECEIPTS, *_columns(receipts, 3)) if receipts else []
     return State(
         skus={stock.sku: stock for stock in stocks},
@@ -91,31 +86,31 @@ async def prepare(tx: Connection, state: State) -> None:
     """Loads the heads of the queues that the changed stock can serve, and the whole queues whose supply was rescheduled."""
     reads = state.queue_reads()
     if reads:
-        state.add_queue(Demand(*row) for row in await tx.fetch(_QUEUES, list(reads), list(reads.values())))
+        state.add_queue(Demand._make(row) for row in await tx.fetch(_QUEUES, list(reads), list(reads.values())))
 
 
 async def save(tx: Connection, state: State, context: Context) -> None:
     """Writes what changed; rows carry the transaction's number as their version."""
-    skus = [_sku_fields(sku) for key, sku in state.skus.items() if sku != state.stored_skus[key]]
+    skus = [sku for key, sku in state.skus.items() if sku != state.stored_skus[key]]
     if skus:
         await tx.execute(_UPDATE_SKUS, *_columns(skus, 10), context.number)
-    known = [_demand_fields(line) for key, line in state.demands.items() if line != state.stored_demands.get(key, line)]
+    known = [line for key, line in state.demands.items() if line != state.stored_demands.get(key, line)]
     if known:
         await tx.execute(_UPDATE_DEMANDS, *_columns(known, 14))
-    new = [_demand_fields(line) for key, line in state.demands.items() if key not in state.stored_demands]
+    new = [line for key, line in state.demands.items() if key not in state.stored_demands]
     if new:
         await tx.copy_records_to_table("demand", records=new, columns=_DEMAND.split(", "))
-    supplies = [_supply_fields(supply) for key, supply in state.supplies.items() if supply != state.stored_supplies.get(key)]
+    supplies = [supply for key, supply in state.supplies.items() if supply != state.stored_supplies.get(key)]
     if supplies:
         await tx.execute(_UPSERT_SUPPLIES, *_columns(supplies, 7))
     if state.movements:
-        entries = [(*_movement_fields(movement), context.number, context.now) for movement in state.movements]
+        entries = [(*movement, context.number, context.now) for movement in state.movements]
         await tx.copy_records_to_table("ledger", records=entries, columns=[*_MOVEMENT.split(", "), "number", "at"])
 
 
 def _sku(row: Sku) -> Sku:
     """The row's policy as the word of the contract."""
-    return replace(row, backorder=BackorderPolicy(row.backorder)) if row.backorder else row
+    return row._replace(backorder=BackorderPolicy(row.backorder)) if row.backorder else row
 
 
 def _columns(rows: Collection[tuple[Any, ...]], count: int) -> list[list[Any]]:

@@ -77,7 +77,8 @@ async def test_a_sku_carries_the_number_of_its_latest_transaction_and_a_line_the
     assert await pool.fetch("SELECT order_id, demand_version, version FROM demand ORDER BY 1") == [("O1", 7, 9), ("O2", 8, 8)]
     assert await pool.fetchval("SELECT version FROM sku") == 2
     assert await pool.fetch("SELECT number, kind, order_id, waiting FROM ledger ORDER BY id") == [
-        (1, "counted", None, 0), (1, "allocated", "O1", 0), (1, "backordered", "O2", 1), (2, "received", None, 0), (2, "allocated", "O2", -1),
+        (1, "counted", None, 0), (1, "allocated", "O1", 0), (1, "backordered", "O2", 1), (2, "received", None, 0),
+        (2, "shipped", "O1", 0), (2, "allocated", "O2", -1),
     ]  # fmt: skip
 
 

@@ -2,7 +2,6 @@
 
 import random
 from collections import Counter, defaultdict
-from dataclasses import replace
 from typing import Any
 
 from hypothesis import given, settings
@@ -248,11 +247,11 @@ def test_receipts_and_counts_that_come_again_book_nothing(steps):
         messages = world.messages(batch)
         house.apply(*messages)
         facts += [message for message in messages if isinstance(message, StockReceived | StockCounted)]
-    booked = {sku: replace(stock, next_date=None) for sku, stock in house.skus.items()}
+    booked = {sku: stock._replace(next_date=None) for sku, stock in house.skus.items()}
     house.apply(*facts)
     assert len(house.refusals) == len(facts)
     assert house.sent == []
-    assert {sku: replace(stock, next_date=None) for sku, stock in house.skus.items()} == booked
+    assert {sku: stock._replace(next_date=None) for sku, stock in house.skus.items()} == booked
 
 
 def test_one_sku_touched_a_hundred_times_in_a_batch_sends_each_level_once():
