@@ -12,7 +12,7 @@ import uuid
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
-from typing import Any
+from typing import Any, NamedTuple
 
 import uuid_utils
 from aiokafka import ConsumerRecord
@@ -59,8 +59,7 @@ class Origin:
     index: int = 0
 
 
-@dataclass(frozen=True, slots=True)
-class Envelope:
+class Envelope(NamedTuple):
     """A record's CloudEvents attributes (empty where unreadable) and the broker's time of it."""
 
     type: str
@@ -82,8 +81,7 @@ class Envelope:
             return None
 
 
-@dataclass(frozen=True, slots=True)
-class Delivery:
+class Delivery(NamedTuple):
     """One record from the log, read: its messages, each with its index, or what is wrong with it as a whole or in parts."""
 
     topic: str
@@ -273,8 +271,7 @@ def _items(contract: type[ListedMessage], body: bytes) -> tuple[tuple[tuple[int,
     return tuple(messages), tuple(flaws)
 
 
-@dataclass(frozen=True, slots=True)
-class Record:
+class Record(NamedTuple):
     """A record to publish: where it goes, its identity and its data. `key` None for lists (their partition is explicit)."""
 
     topic: str

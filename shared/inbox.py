@@ -2,7 +2,6 @@
 
 import uuid
 from collections.abc import Sequence
-from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 
 from shared.codec import Delivery, Flaw
@@ -72,7 +71,7 @@ def _reused(delivery: Delivery) -> Delivery:
         f"id {delivery.envelope.id!r} of source {delivery.envelope.source!r} was used before for other content; "
         "a repeat must be identical, anything else needs an id of its own",
     )
-    return replace(delivery, messages=(), flaws=((0, flaw),))
+    return delivery._replace(messages=(), flaws=((0, flaw),))
 
 
 def _oldest_uuid7(at: datetime) -> uuid.UUID:

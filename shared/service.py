@@ -17,7 +17,7 @@ from collections.abc import Awaitable, Callable, Coroutine, Iterable, Mapping, S
 from dataclasses import dataclass, field
 from datetime import datetime
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Generic, Protocol, TypeAlias, TypeVar
+from typing import TYPE_CHECKING, Any, Generic, NamedTuple, Protocol, TypeAlias, TypeVar
 
 from pydantic import BaseModel, ConfigDict
 
@@ -40,8 +40,7 @@ class NotReadyError(Exception):
     """Something that a service needs is not there yet; it is asked for again."""
 
 
-@dataclass(frozen=True, slots=True)
-class Context:
+class Context(NamedTuple):
     """What a handler may know besides state and message.
 
     `now` is business time (UTC); `number` is the transaction's number in the journal and the version of every level that
@@ -89,8 +88,7 @@ class Running(Protocol):
         ...
 
 
-@dataclass(frozen=True, slots=True)
-class Send:
+class Send(NamedTuple):
     """A message to publish whose cause is not the message being applied (always so in `decide`)."""
 
     message: Message
@@ -98,23 +96,20 @@ class Send:
     actor: str = ""
 
 
-@dataclass(frozen=True, slots=True)
-class Schedule:
+class Schedule(NamedTuple):
     """Set or move a timer to a business time."""
 
     timer: Timer
     due: datetime
 
 
-@dataclass(frozen=True, slots=True)
-class Unschedule:
+class Unschedule(NamedTuple):
     """Forget a timer; unknown ones are fine."""
 
     timer: Timer
 
 
-@dataclass(frozen=True, slots=True)
-class Refuse:
+class Refuse(NamedTuple):
     """The message, or a part of it, cannot be applied: it is kept among the dead letters with this reason and holds nobody up.
 
     `reason` is a short code (`unknown_purchase_order`), `detail` a sentence for the sender's engineer.

@@ -7,7 +7,7 @@ A message that breaks its handler is found by bisection under savepoints and par
 import contextlib
 import json
 from collections.abc import AsyncIterator, Iterable, Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from datetime import datetime
 from typing import Any
 
@@ -59,7 +59,7 @@ class Item:
     def letter(self, reason: str, detail: str, aggregate: str | None, *, parked: bool) -> Letter:
         """This item as a dead letter."""
         body = encode(self.message) if isinstance(self.message, Message) else self.message.model_dump_json().encode()
-        envelope = replace(self.envelope, type=self.type)
+        envelope = self.envelope._replace(type=self.type)
         return Letter("parked" if parked else "refused", reason, detail, aggregate, self.kind[1], self.origin, envelope, body)
 
 

@@ -1,7 +1,6 @@
 """The service orders without a database: what it keeps between transactions, and messages to tell it."""
 
 from collections.abc import Iterator, Sequence
-from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from decimal import Decimal
 from typing import TypeVar
@@ -47,7 +46,7 @@ class Desk:
         self.number += 1
         effects: list[Effect] = []
         for index, message in enumerate(messages):
-            context = replace(self.context, cause=f"{self.number}.{index}", actor=f"actor.{index}")
+            context = self.context._replace(cause=f"{self.number}.{index}", actor=f"actor.{index}")
             effects += SERVICE.routes[type(message)].handler(state, message, context)
         effects += SERVICE.decide(state, self.context)
         self.state = state
