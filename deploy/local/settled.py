@@ -98,15 +98,15 @@ async def business_clock(settings: Settings) -> AsyncIterator[clock.Clock]:
         yield now
 
 
-def declared(name: str) -> Service[Any]:
-    """A service's own declaration."""
-    service: Service[Any] = import_module(f"services.{name}.app").SERVICE
+def declared(name: str, settings: Settings) -> Service[Any]:
+    """A service as it declares itself under these settings."""
+    service: Service[Any] = import_module(f"services.{name}.app").service(settings)
     return service
 
 
 @asynccontextmanager
 async def _watching(settings: Settings) -> AsyncIterator[Look]:
-    topics = {name: [topic.name for topic in declared(name).topics] for name in SERVICES}
+    topics = {name: [topic.name for topic in declared(name, settings).topics] for name in SERVICES}
     places = {
         (topic, partition): TopicPartition(settings.topic(topic), partition)
         for topic in sorted({topic for taken in topics.values() for topic in taken})
