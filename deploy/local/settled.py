@@ -113,7 +113,7 @@ async def _watching(settings: Settings) -> AsyncIterator[Look]:
         for partition in range(settings.partitions)
     }
     async with AsyncExitStack() as stack:
-        consumer = await stack.enter_async_context(_asking(settings))
+        consumer = await stack.enter_async_context(asking(settings))
         connections = {name: await stack.enter_async_context(connected(settings, name)) for name in SERVICES}
         now = await stack.enter_async_context(business_clock(settings))
 
@@ -130,7 +130,8 @@ async def _watching(settings: Settings) -> AsyncIterator[Look]:
 
 
 @asynccontextmanager
-async def _asking(settings: Settings) -> AsyncIterator[AIOKafkaConsumer]:
+async def asking(settings: Settings) -> AsyncIterator[AIOKafkaConsumer]:
+    """A consumer without a group. Raises UserError when the broker does not answer."""
     consumer = AIOKafkaConsumer(bootstrap_servers=settings.kafka_bootstrap_servers)
     try:
         await consumer.start()
