@@ -292,6 +292,7 @@ async def test_the_journal_has_to_be_exact(prepared: Settings, monkeypatch: pyte
         await transactions.batch(await everything(prepared), {})
         if between != "waiting":
             assert await ask(transactions, "discard", "0") == "discarded"
+        midst = (toy.cancel(near, "bad"), "0") if between == "duplicate" else (toy.order(near, 1), "2")
         await publish(prepared, (toy.order("A", 1), "1"), midst, (toy.order("A", 2), "3"))
         records = await everything(prepared)
         await transactions.batch(unread(records, "2") if between == "refused" else records, {})

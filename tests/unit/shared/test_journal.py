@@ -13,7 +13,7 @@ from shared.contracts.inventory import INVENTORY_ALLOCATIONS, DemandRefused, Dem
 from shared.contracts.orders import CancelReason
 from shared.items import Item, of_records, of_the_service
 from shared.journal import Own, Run, applied
-from shared.service import Invalid, Local, Service, Timer
+from shared.service import Local, Service, Timer
 
 TOPIC = INVENTORY_ALLOCATIONS.name
 NOON = datetime(2026, 3, 2, 12, tzinfo=UTC)
@@ -95,7 +95,6 @@ def test_items_are_in_the_order_of_the_log_and_so_are_answers() -> None:
     found = list(of_records(service(answers=True), [record(0, 5, ["taken"]), broken, record(0, 7, ["taken"])]))
     assert [item.message for item in found] == [message("taken", 0), Answer(about="A-1"), message("taken", 0)]
     assert applied(found) == [Run(TOPIC, 0, 5, 0, 7, 0)]
-    assert Invalid("", {"order": "A-1"}, ()).data == flaw.data
 
 
 def test_letters_stand_alone_even_when_they_were_neighbours() -> None:
