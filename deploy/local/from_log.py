@@ -10,10 +10,12 @@ from contextlib import asynccontextmanager
 from datetime import datetime
 from importlib import import_module
 from itertools import takewhile, zip_longest
-from typing import Any, TypeAlias
+from typing import Any
 
 from aiokafka import AIOKafkaConsumer, ConsumerRecord, TopicPartition
+from aiokafka.errors import KafkaError
 
+from deploy.local.agreement import Row
 from deploy.local.audit import Check
 from deploy.local.databases import Connection, connected, snapshot
 from deploy.local.errors import UserError
@@ -24,6 +26,7 @@ from shared.codec import read
 from shared.contracts.base import JsonObject, Message
 from shared.items import Item
 from shared.journal import Own, Run
+from shared.partitions import Place
 from shared.service import Service
 from shared.settings import SERVICES, Settings
 from shared.transaction import Transactions
@@ -34,9 +37,6 @@ SECONDS_WITHOUT_RECORDS = 30
 TIMERS = {"runtime.timer": "SELECT kind, key, due FROM runtime.timer ORDER BY kind, key"}
 KEYS = 2
 """So many of a table's first columns say which row it is."""
-
-Place: TypeAlias = tuple[str, int]
-Row: TypeAlias = Mapping[str, Any]
 
 
 class NotWholeError(UserError):
@@ -64,6 +64,7 @@ async def check(settings: Settings, service: Service[Any], state: Mapping[str, s
     async with snapshot(settings, service.name) as live:
         if not await live.fetchval("SELECT pg_try_advisory_xact_lock(hashtext('backorder.from_log'))"):
             raise UserError(f"the log of {service.name} is being replayed already")
+        await live.execute("SET LOCAL idle_in_transaction_session_timeout = 0")  # between two looks into the journal much is applied
         async with _empty_database(settings, service) as scratch:
             try:
                 await _replay(settings, service, live, scratch)
@@ -110,10 +111,9 @@ async def _replay(settings: Settings, service: Service[Any], live: Connection, s
             log = await _Log.of(settings, service, kafka, live)
             transactions = Transactions(service, scratch, pool, wall)
             async for entry in journal.read(live):
-                applied = [item for part in entry.applied for item in await log.items(part)]
                 try:
-                    await transactions.reapply(entry, applied)
-                except db.TRANSIENT:
+                    await transactions.reapply(entry, [item for part in entry.applied for item in await log.items(part)])
+                except (UserError, KafkaError, *db.TRANSIENT):
                     raise
                 except Exception as error:
                     raise _BrokenError(entry.number, error) from error
@@ -204,7 +204,7 @@ async def _difference(live: Connection, replayed: Connection, sql: str) -> tuple
     while True:
         left, right = await asyncio.gather(ours.fetch(ROWS), theirs.fetch(ROWS))
         if left != right:
-            return rows, next(pair for pair in zip_longest(left, right) if pair[0] != pair[1])
+            return next((rows + place, pair) for place, pair in enumerate(zip_longest(left, right), 1) if pair[0] != pair[1])
         if not left:
             return rows, None
         rows += len(left)
@@ -213,8 +213,7 @@ async def _difference(live: Connection, replayed: Connection, sql: str) -> tuple
 def _shown(table: str, live: Row | None, replayed: Row | None) -> JsonObject:
     """A difference as a violation: which row, and the columns that differ."""
     columns = list((live or replayed or {}).keys())
-    if live is not None and replayed is not None:
-        columns = [name for number, name in enumerate(columns) if number < KEYS or live[name] != replayed[name]]
-    row = {"row": "missing"} if live is None else {name: live[name] for name in columns}
-    follows = "no such row" if replayed is None else ", ".join(f"{name} = {replayed[name]}" for name in columns)
+    differing = [name for name in columns if live is None or replayed is None or live[name] != replayed[name]]
+    row = {"row": "missing"} if live is None else {name: live[name] for name in columns if name in {*columns[:KEYS], *differing}}
+    follows = "no such row" if replayed is None else ", ".join(f"{name} = {replayed[name]}" for name in differing)
     return {"row": {"table": table, **row}, "expected": f"as it follows from the log: {follows}"}

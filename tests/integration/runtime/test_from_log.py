@@ -167,22 +167,27 @@ async def test_two_instances_of_which_each_has_a_copy_of_the_same_message(prepar
     await same(prepared)
 
 
-async def test_timers_fired_pending_moved_parked_and_replayed(prepared: Settings) -> None:
+async def test_timers_that_fired_wait_are_parked_or_wait_behind_what_is_parked(prepared: Settings) -> None:
     toy.FAULTS |= {f"reminder {name}" for name in "BCD"}
     never = toy.DAY.replace(year=2099)
     await publish(prepared, *((toy.order(name, 1), name) for name in "ABCD"), (toy.order("E", 1, placed_at=never), "E"))
     async with toy.transactions(prepared) as transactions:
         await transactions.batch(await everything(prepared), {})
         await transactions.fire()
-        letters = "SELECT message_id FROM runtime.dead_letter ORDER BY aggregate"
+        letters = "SELECT message_id FROM runtime.dead_letter ORDER BY aggregate, id"
         assert len(await query(prepared, toy.TOY, letters)) == 3
         assert await query(prepared, toy.TOY, "SELECT key FROM runtime.timer") == [("E",)]
         await same(prepared)
+        await publish(prepared, (toy.cancel("C", "c"), "C-2"), (toy.order("C", 1), "C-3"))
+        await transactions.batch(await everything(prepared), {})
+        await transactions.fire()
+        assert await query(prepared, toy.TOY, "SELECT key FROM runtime.timer") == [("E",)]
+        await same(prepared)
         toy.FAULTS.clear()
-        [(replayed_id,), (discarded_id,), _] = await query(prepared, toy.TOY, letters)
+        [(replayed_id,), (discarded_id,), _, _] = await query(prepared, toy.TOY, letters)
         assert await ask(transactions, "replay", replayed_id) == "applied 1 message(s)"
-        assert await ask(transactions, "discard", discarded_id) == "discarded"
-    assert await query(prepared, toy.TOY, "SELECT name FROM account WHERE reminded ORDER BY name") == [("A",), ("B",)]
+        assert await ask(transactions, "discard", discarded_id) == "applied 1 message(s)"
+    assert await query(prepared, toy.TOY, "SELECT name FROM account WHERE reminded ORDER BY name") == [("A",), ("B",), ("C",)]
     await same(prepared)
 
 
