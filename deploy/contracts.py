@@ -27,7 +27,7 @@ def documents() -> dict[str, str]:
     """Every generated file: its path within the folder, and its text."""
     found: dict[str, str] = {f"schemas/{name}.json": _json(asyncapi.schema(message)) for name, message in REGISTRY.items()}
     for name in SERVICES:
-        found[f"asyncapi/{name}.json"] = _json(asyncapi.document(declared(name)))
+        found[f"asyncapi/{name}.json"] = _json(asyncapi.document(declared(name, Settings())))
         found[f"openapi/{name}.json"] = _json(_openapi(name))
     return found | {"README.md": "\n".join(_index()) + "\n"}
 
@@ -57,8 +57,9 @@ def _json(document: Mapping[str, Any]) -> str:
 
 def _openapi(name: str) -> dict[str, Any]:
     """The document that the running service serves: its routes are made with nothing behind them."""
-    edge = Edge(settings=Settings(), pool=cast("Any", None), append=cast("Any", None), applied=cast("Any", None))
-    return http_app(cast("Any", SimpleNamespace(service=declared(name), edge=edge))).openapi()
+    settings = Settings()
+    edge = Edge(settings=settings, pool=cast("Any", None), append=cast("Any", None), applied=cast("Any", None))
+    return http_app(cast("Any", SimpleNamespace(service=declared(name, settings), edge=edge))).openapi()
 
 
 def _index() -> Iterator[str]:

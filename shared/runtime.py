@@ -5,7 +5,7 @@ import contextlib
 import gc
 import json
 import sys
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from datetime import datetime
 from time import monotonic
 from typing import Any
@@ -269,9 +269,10 @@ async def _main(service: Service[Any], settings: Settings) -> None:
     pool.terminate()
 
 
-def run(service: Service[Any]) -> None:
+def run(declare: Callable[[Settings], Service[Any]]) -> None:
     """The main of a service: configured by the environment, until SIGTERM or SIGINT. Exits 1 with one line when it is set up wrongly."""
     settings = Settings()
+    service = declare(settings)
     # What is loaded by now stays; what a batch allocates is freed without a cycle: let the collector look rarely.
     gc.freeze()
     gc.set_threshold(50_000, 50, 100)

@@ -45,7 +45,8 @@ class Context(NamedTuple):
 
     `now` is business time (UTC); `number` is the transaction's number in the journal and the version of every level that
     it sends; `cause` and `actor` name the message being applied and who stands behind it; `time` is when that message
-    happened, `appended` when the broker took its record (UTC). In `decide` the last four are empty or `now`.
+    happened, `appended` when the broker took its record (UTC); both are when a timer was due, or when something was said that a
+    service tells itself. In `decide` the last four are empty or `now`.
     """
 
     now: datetime

@@ -5,7 +5,6 @@ A message that breaks its handler is found by bisection under savepoints and par
 """
 
 import contextlib
-import json
 from collections.abc import AsyncIterator, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
@@ -14,14 +13,16 @@ from typing import Any
 import asyncpg
 import structlog
 
-from shared import dead_letters, inbox, outbox, partitions
+from shared import dead_letters, inbox, items, journal, outbox, partitions, timers
 from shared.clock import Clock
-from shared.codec import OUR_SOURCE, Delivery, Envelope, Flaw, Origin, decode, encode, new_id
-from shared.contracts.base import ListedMessage, Message
+from shared.codec import Delivery, Envelope, Flaw, Origin, decode, new_id
+from shared.contracts.base import Message
 from shared.db import TRANSIENT
-from shared.dead_letters import Kind, Letter
-from shared.service import Applicable, Connection, Context, Effect, Invalid, Local, Refuse, Schedule, Send, Service, Timer, Unschedule
+from shared.dead_letters import Letter
+from shared.items import Item
+from shared.service import Connection, Context, Effect, Local, Refuse, Schedule, Send, Service, Timer, Unschedule
 from shared.settings import Settings
+from shared.timers import Due
 
 FAILURES_IN_A_ROW = 100
 """So many messages broken one after another are a fault of ours, not of theirs: nothing is parked, the consumer stops and retries."""
@@ -31,36 +32,6 @@ log = structlog.get_logger()
 
 class TooManyFailuresError(Exception):
     """Handlers fail for everything: a bad deployment must not drain a topic into the dead letters."""
-
-
-@dataclass(frozen=True, slots=True)
-class Item:
-    """One message to apply, and where it came from."""
-
-    message: Applicable
-    origin: Origin
-    envelope: Envelope
-
-    @property
-    def cause(self) -> str:
-        """How effects name this item."""
-        return f"{self.envelope.id}#{self.origin.index}" if isinstance(self.message, ListedMessage) else self.envelope.id
-
-    @property
-    def type(self) -> str:
-        """The contract's type name, or the class of a timer or local message."""
-        return self.message.TYPE if isinstance(self.message, Message) else type(self.message).__name__
-
-    @property
-    def kind(self) -> Kind:
-        """The type, and what this is the level of."""
-        return self.type, self.message.level if isinstance(self.message, Message) else None
-
-    def letter(self, reason: str, detail: str, aggregate: str | None, *, parked: bool) -> Letter:
-        """This item as a dead letter."""
-        body = encode(self.message) if isinstance(self.message, Message) else self.message.model_dump_json().encode()
-        envelope = self.envelope._replace(type=self.type)
-        return Letter("parked" if parked else "refused", reason, detail, aggregate, self.kind[1], self.origin, envelope, body)
 
 
 @dataclass(slots=True)
@@ -86,6 +57,16 @@ class _Effects:
                     self.letters.append(item.letter(reason, detail, None, parked=False))
                 case _:
                     self.sends.append(Send(effect, context.cause, context.actor))
+
+
+@dataclass(frozen=True, slots=True)
+class _Turn:
+    """Items of a transaction by what becomes of them. `letters` are of those that wait; parked levels of `superseded` are over."""
+
+    applied: Sequence[Item]
+    waiting: list[Item] = field(default_factory=list)
+    letters: list[Letter] = field(default_factory=list)
+    superseded: set[str] = field(default_factory=set)
 
 
 @dataclass(frozen=True)
@@ -115,14 +96,14 @@ class Transactions:
             partitions.check_not_behind(spans, stands, log_starts)
             fresh = await inbox.keep_new(tx, deliveries)
             now = self.clock()
-            items = [item for delivery in fresh for item in self._items(delivery)]
+            new = list(items.of_records(self.service, fresh))
             await dead_letters.write(tx, [letter for delivery in fresh for letter in _flawed(delivery)], now, unread=True)
-            await self._apply(tx, items, failures)
+            await self._apply(tx, new, failures)
             news = {(delivery.topic, delivery.partition) for delivery in fresh if delivery.messages}
             moved = partitions.moved(spans, stands, news)
             if moved:
                 await partitions.save(tx, moved)
-        return len(items)
+        return len(new)
 
     async def fire(self, limit: int = 500) -> int:
         """Applies the timers that are due; answers how many."""
@@ -150,40 +131,37 @@ class Transactions:
                 await tx.execute("UPDATE runtime.dead_letter_request SET done_at = now(), result = $2 WHERE id = $1", row["id"], result)
         return len(rows)
 
+    async def reapply(self, entry: journal.Entry, applied: Sequence[Item]) -> None:
+        """Applies once more what the journal says of a transaction, to a database that stands where that one found it: with the
+        same code, number and time the same state follows. Nothing but the service's state and its timers is written."""
+        async with self.pool.acquire() as tx, tx.transaction():
+            state = await self.service.load(tx, [item.message for item in applied])
+            await timers.take(tx, [*entry.parked, *_timers(applied)])
+            effects = await self._work(tx, state, applied, entry.number, entry.business)
+            await timers.save(tx, effects.timers)
+
     def _own(self, message: Timer | Local, time: datetime) -> Item:
-        name = type(message).__name__
-        envelope = Envelope(name, f"{OUR_SOURCE}{self.service.name}", str(new_id()), time, self.clock(), "", ())
-        return Item(message, Origin("", 0, 0), envelope)
+        return items.of_the_service(self.service.name, message, str(new_id()), time)
 
-    def _items(self, delivery: Delivery) -> Iterable[Item]:
-        """The messages of a record that this service takes, and its answer to what is wrong with it."""
-        for index, message in delivery.messages:
-            if type(message) in self.service.routes:
-                yield Item(message, Origin(delivery.topic, delivery.partition, delivery.offset, index), delivery.envelope)
-        for index, flaw in delivery.flaws:
-            answer = self.service.invalid(Invalid(delivery.envelope.type, flaw.data or {}, flaw.errors)) if flaw.data is not None else None
-            if answer is not None:
-                yield Item(answer, Origin(delivery.topic, delivery.partition, delivery.offset, index), delivery.envelope)
-
-    async def _apply(self, tx: Connection, items: Sequence[Item], failures: list[Item]) -> None:
+    async def _apply(self, tx: Connection, given: Sequence[Item], failures: list[Item]) -> None:
         """Applies items in order; halves what breaks until the culprit stands alone, and parks it."""
-        if not items:
+        if not given:
             return
         try:
             async with tx.transaction():
-                applied = await self._attempt(tx, items, replaying=False)
+                applied = await self._attempt(tx, given, replaying=False)
         except TRANSIENT:
             raise
         except Exception as error:
-            if len(items) > 1:
-                middle = len(items) // 2
-                await self._apply(tx, items[:middle], failures)
-                await self._apply(tx, items[middle:], failures)
+            if len(given) > 1:
+                middle = len(given) // 2
+                await self._apply(tx, given[:middle], failures)
+                await self._apply(tx, given[middle:], failures)
                 return
-            failures.append(items[0])
+            failures.append(given[0])
             if len(failures) >= FAILURES_IN_A_ROW:
                 raise TooManyFailuresError(f"{len(failures)} messages in a row broke their handlers, the last by {error!r}") from error
-            await self._park(tx, items[0], error)
+            await self._park(tx, given[0], error)
         else:
             if applied:  # waiting behind what is parked is no sign of health
                 failures.clear()
@@ -191,51 +169,66 @@ class Transactions:
     async def _park(self, tx: Connection, item: Item, error: Exception) -> None:
         aggregate = self.service.routes[type(item.message)].aggregate(item.message)
         log.error("parked", type=item.type, aggregate=aggregate, message_id=item.envelope.id, exc_info=error)
-        await _still_due(tx, [item])  # a timer is either due or parked
-        letter = item.letter("handler_failed", f"{type(error).__name__}: {error}", aggregate, parked=True)
-        await dead_letters.write(tx, [letter], self.clock())
-
-    async def _attempt(self, tx: Connection, items: Sequence[Item], *, replaying: bool) -> int:
-        """Load, apply, decide, save, publish, journal: all of it, or an exception. Answers how many items were applied."""
-        routes, service = self.service.routes, self.service
         now = self.clock()
-        state = await service.load(tx, [item.message for item in items])
-        if not replaying:
-            items = await _still_due(tx, items)
+        letter = item.letter("handler_failed", f"{type(error).__name__}: {error}", aggregate, parked=True)
+        await dead_letters.write(tx, [letter], now)
+        if taken := await timers.take(tx, _timers([item])):  # a timer is either due or parked
+            number = await tx.fetchval("SELECT nextval('runtime.journal_number')")
+            await journal.write(tx, number, now, [], list(taken))
+
+    async def _attempt(self, tx: Connection, given: Sequence[Item], *, replaying: bool) -> int:
+        """Load, apply, decide, save, publish, journal: all of it, or an exception. Answers how many items were applied."""
+        now = self.clock()
+        state = await self.service.load(tx, [item.message for item in given])
+        if due := _timers(given):
+            taken = await timers.take(tx, due)
+            if not replaying:  # else they were taken when they were parked
+                given = [item for item in given if item.due is None or item.due in taken]
         [(number, any_parked)] = await tx.fetch(
             "SELECT nextval('runtime.journal_number'), EXISTS (SELECT 1 FROM runtime.dead_letter WHERE state = 'parked')"
         )
-        held: dict[str, frozenset[Kind]] = {}
-        if any_parked and not replaying:
-            held = await dead_letters.parked(tx, [routes[type(item.message)].aggregate(item.message) for item in items])
-        effects = _Effects()
-        applied: list[Item] = []
-        superseded: set[str] = set()
-        for item in items:
-            route = routes[type(item.message)]
-            if held and (waits := held.get(aggregate := route.aggregate(item.message))) is not None:
-                if item.kind[1] is None or waits != {item.kind}:
-                    effects.letters.append(
-                        item.letter("behind_parked", f"waits for parked messages of {aggregate}", aggregate, parked=True)
-                    )
-                    held[aggregate] = waits | {item.kind}
-                    continue
-                superseded.add(aggregate)
+        turn = await self._turn(tx, given) if any_parked and not replaying else _Turn(given)
+        effects = await self._work(tx, state, turn.applied, number, now)
+        await outbox.write(tx, list(outbox.records(effects.sends, self.settings, now)))
+        await timers.save(tx, effects.timers)
+        await dead_letters.write(tx, [*turn.letters, *effects.letters], now)
+        if turn.superseded:
+            await dead_letters.supersede(tx, sorted(turn.superseded), now)
+        await journal.write(tx, number, now, turn.applied, _timers(turn.waiting))
+        return len(turn.applied)
+
+    async def _turn(self, tx: Connection, given: Sequence[Item]) -> "_Turn":
+        """Who is applied now, and who waits behind what is parked. A newer level takes the place of parked ones of the same thing."""
+        routes = self.service.routes
+        held = await dead_letters.parked(tx, [routes[type(item.message)].aggregate(item.message) for item in given])
+        if not held:
+            return _Turn(given)
+        turn = _Turn(applied := [])
+        for item in given:
+            aggregate = routes[type(item.message)].aggregate(item.message)
+            waits = held.get(aggregate)
+            if waits is not None and (item.kind[1] is None or waits != {item.kind}):
+                turn.waiting.append(item)
+                turn.letters.append(item.letter("behind_parked", f"waits for parked messages of {aggregate}", aggregate, parked=True))
+                held[aggregate] = waits | {item.kind}
+                continue
+            if waits is not None:
+                turn.superseded.add(aggregate)
                 del held[aggregate]
-            context = Context(now, number, item.cause, item.envelope.actor, item.envelope.time, item.envelope.appended)
-            effects.add(route.handler(state, item.message, context), context, item)
             applied.append(item)
+        return turn
+
+    async def _work(self, tx: Connection, state: Any, applied: Sequence[Item], number: int, now: datetime) -> _Effects:
+        """What the service itself does of a transaction: each item's handler, what is decided once, and what is saved."""
+        service, effects = self.service, _Effects()
+        for item in applied:
+            context = Context(now, number, item.cause, item.envelope.actor, item.envelope.time, item.envelope.appended)
+            effects.add(service.routes[type(item.message)].handler(state, item.message, context), context, item)
         await service.prepare(tx, state)
         context = Context(now, number, "", "", now, now)
         effects.add(service.decide(state, context), context, None)
         await service.save(tx, state, context)
-        await outbox.write(tx, list(outbox.records(effects.sends, self.settings, now)))
-        await _set_timers(tx, effects.timers)
-        await dead_letters.write(tx, effects.letters, now)
-        if superseded:
-            await dead_letters.supersede(tx, sorted(superseded), now)
-        await _journal(tx, number, now, applied)
-        return len(applied)
+        return effects
 
     async def _settle(self, tx: Connection, letter: int, action: str) -> str:
         """One operator's request: apply (or drop) the letter and everything parked behind it, in one transaction."""
@@ -253,23 +246,26 @@ class Transactions:
             await dead_letters.close(tx, [letter], "discarded", now)
             behind = [other for other in behind if other["id"] != letter]
         try:
-            items = [self._letter_item(other) for other in behind]
+            letters = [self._letter_item(other) for other in behind]
             async with tx.transaction():
-                if items:
-                    await self._attempt(tx, items, replaying=True)
+                if letters:
+                    await self._attempt(tx, letters, replaying=True)
                 await dead_letters.close(tx, [other["id"] for other in behind], "replayed", now)
         except TRANSIENT:
             raise
         except Exception as error:  # noqa: BLE001  (whatever still breaks stays parked, and the operator is told)
             return f"failed, still {row['state']}: {type(error).__name__}: {error}"
-        return f"applied {len(items)} message(s)" if items else "discarded"
+        return f"applied {len(letters)} message(s)" if letters else "discarded"
 
     async def _lock_aggregate(self, tx: Connection, letter: int) -> None:
         """Locks what a parked letter is about, before its letters are read: as in a batch, so that nothing is parked meanwhile."""
         for row in await tx.fetch("SELECT * FROM runtime.dead_letter WHERE id = $1 AND state = 'parked'", letter):
             try:
                 async with tx.transaction():
-                    await self.service.load(tx, [self._letter_item(row).message])
+                    state = await self.service.load(tx, [self._letter_item(row).message])
+                    # Saved as it was loaded: what `load` put there only to have something to lock is not left behind.
+                    now = self.clock()
+                    await self.service.save(tx, state, Context(now, 0, "", "", now, now))
             except TRANSIENT:
                 raise
             except Exception:
@@ -302,48 +298,5 @@ def _refused(delivery: Delivery, index: int, flaw: Flaw) -> Letter:
     return Letter("refused", flaw.reason, flaw.detail, None, None, origin, delivery.envelope, body)
 
 
-async def _still_due(tx: Connection, items: Sequence[Item]) -> Sequence[Item]:
-    """Takes the timers among the items off the table, now that their aggregates are locked; those moved or gone are left out."""
-    timers = {(item.type, item.message.key): item for item in items if isinstance(item.message, Timer) and not item.origin.topic}
-    if not timers:
-        return items
-    taken = await tx.fetch(
-        "DELETE FROM runtime.timer t USING unnest($1::text[], $2::text[], $3::timestamptz[]) AS k (kind, key, due)"
-        " WHERE t.kind = k.kind AND t.key = k.key AND t.due = k.due RETURNING t.kind, t.key",
-        [kind for kind, _ in timers], [key for _, key in timers], [item.envelope.time for item in timers.values()],
-    )  # fmt: skip
-    due = {(row["kind"], row["key"]) for row in taken}
-    return [item for item in items if not isinstance(item.message, Timer) or (item.type, item.message.key) in due]
-
-
-async def _set_timers(tx: Connection, timers: Mapping[tuple[str, str], datetime | None]) -> None:
-    wanted = sorted((kind, key, due) for (kind, key), due in timers.items() if due is not None)
-    unwanted = sorted((kind, key) for (kind, key), due in timers.items() if due is None)
-    if wanted:
-        await tx.execute(
-            "INSERT INTO runtime.timer (kind, key, due) SELECT * FROM unnest($1::text[], $2::text[], $3::timestamptz[])"
-            " ON CONFLICT (kind, key) DO UPDATE SET due = excluded.due",
-            *(list(column) for column in zip(*wanted, strict=True)),
-        )
-    if unwanted:
-        await tx.execute(
-            "DELETE FROM runtime.timer t USING unnest($1::text[], $2::text[]) AS k (kind, key) WHERE t.kind = k.kind AND t.key = k.key",
-            *(list(column) for column in zip(*unwanted, strict=True)),
-        )
-
-
-async def _journal(tx: Connection, number: int, now: datetime, items: Sequence[Item]) -> None:
-    """The transaction's row: what a replay of the topics would have to apply together, under this number and time."""
-    ranges: dict[tuple[str, int], list[tuple[int, int]]] = {}
-    local = []
-    for item in items:
-        origin = item.origin
-        if origin.topic:
-            ranges.setdefault((origin.topic, origin.partition), []).append((origin.offset, origin.index))
-        else:
-            local.append([item.type, item.message.model_dump(mode="json"), item.envelope.time.isoformat()])
-    offsets = [[topic, partition, *min(places), *max(places)] for (topic, partition), places in ranges.items()]
-    await tx.execute(
-        "INSERT INTO runtime.journal (number, business, offsets, local) VALUES ($1, $2, $3, $4)",
-        number, now, json.dumps(offsets), json.dumps(local),
-    )  # fmt: skip
+def _timers(applied: Iterable[Item]) -> list[Due]:
+    return [item.due for item in applied if item.due is not None]

@@ -6,7 +6,6 @@ and one query per database, and nothing from the services themselves: they may b
 """
 
 import asyncio
-import importlib
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
@@ -15,6 +14,7 @@ from typing import Any, Self, TypeAlias
 import asyncpg
 from aiokafka import AIOKafkaConsumer, TopicPartition
 
+from deploy.local.settled import declared
 from shared.contracts import TOPICS
 from shared.settings import SERVICES, Settings
 
@@ -69,12 +69,6 @@ def covered(snapshots: Sequence[Snapshot], standings: Sequence[Standing]) -> int
     return len(snapshots)
 
 
-def topics_of(service: str) -> frozenset[str]:
-    """The topics that a service reads, as its `app.py` declares them."""
-    declared = importlib.import_module(f"services.{service}.app").SERVICE
-    return frozenset(topic.name for topic in declared.topics)
-
-
 _STANDING = (
     "SELECT (SELECT time FROM runtime.outbox ORDER BY seq LIMIT 1) AS unpublished,"
     " (SELECT due FROM runtime.timer ORDER BY due, kind, key LIMIT 1) AS timer,"
@@ -90,7 +84,7 @@ class Observer:
 
     def __init__(self, settings: Settings) -> None:
         self._settings = settings
-        self._topics = {service: topics_of(service) for service in SERVICES}
+        self._topics = {service: frozenset(topic.name for topic in declared(service, settings).topics) for service in SERVICES}
         self._places = {
             TopicPartition(settings.topic(topic.name), partition): (topic.name, partition)
             for topic in TOPICS

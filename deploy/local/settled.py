@@ -98,22 +98,22 @@ async def business_clock(settings: Settings) -> AsyncIterator[clock.Clock]:
         yield now
 
 
-def declared(name: str) -> Service[Any]:
-    """A service's own declaration."""
-    service: Service[Any] = import_module(f"services.{name}.app").SERVICE
+def declared(name: str, settings: Settings) -> Service[Any]:
+    """A service as it declares itself under these settings."""
+    service: Service[Any] = import_module(f"services.{name}.app").service(settings)
     return service
 
 
 @asynccontextmanager
 async def _watching(settings: Settings) -> AsyncIterator[Look]:
-    topics = {name: [topic.name for topic in declared(name).topics] for name in SERVICES}
+    topics = {name: [topic.name for topic in declared(name, settings).topics] for name in SERVICES}
     places = {
         (topic, partition): TopicPartition(settings.topic(topic), partition)
         for topic in sorted({topic for taken in topics.values() for topic in taken})
         for partition in range(settings.partitions)
     }
     async with AsyncExitStack() as stack:
-        consumer = await stack.enter_async_context(_asking(settings))
+        consumer = await stack.enter_async_context(asking(settings))
         connections = {name: await stack.enter_async_context(connected(settings, name)) for name in SERVICES}
         now = await stack.enter_async_context(business_clock(settings))
 
@@ -130,7 +130,8 @@ async def _watching(settings: Settings) -> AsyncIterator[Look]:
 
 
 @asynccontextmanager
-async def _asking(settings: Settings) -> AsyncIterator[AIOKafkaConsumer]:
+async def asking(settings: Settings) -> AsyncIterator[AIOKafkaConsumer]:
+    """A consumer without a group. Raises UserError when the broker does not answer."""
     consumer = AIOKafkaConsumer(bootstrap_servers=settings.kafka_bootstrap_servers)
     try:
         await consumer.start()

@@ -25,6 +25,8 @@ from shared.settings import SERVICES, Settings
 _ROOT = Path(__file__).parents[2]
 _SMTP = "smtp"
 _PREFIX = "BACKORDER_"
+_DECIDING = {"partitions", "replication", "time_zone", "consolidation_hours", "digest_minutes", "mail_from"}
+"""Settings that change what services decide or publish."""
 
 
 class Process(BaseModel):
@@ -75,7 +77,7 @@ def up(
         namespace=namespace,
         clock=clock,
         instances={name: (instances or {}).get(name, 1) for name in SERVICES},
-        extra_env=dict(extra_env or {}),
+        extra_env={**_told(), **(extra_env or {})},
         kafka=addresses.kafka,
         database_url=addresses.database_url,
     )
@@ -159,6 +161,13 @@ def _plan(home: Home) -> Plan:
     if plan is None:
         raise UserError(f"no system was ever started in {home.path}: start one with `backorder up`")
     return plan
+
+
+def _told() -> dict[str, str]:
+    """What this process' environment says of how services decide. It is recorded, so that whichever shell starts a process anew,
+    or asks what a service would decide, does so with the settings that the system was started with."""
+    settings = Settings().model_dump(mode="json", include=_DECIDING)
+    return {f"{_PREFIX}{name.upper()}": str(value) for name, value in settings.items()}
 
 
 def _names(plan: Plan) -> list[str]:

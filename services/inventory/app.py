@@ -22,23 +22,26 @@ def _line(message: DemandSet) -> str:
     return f"line:{message.order}/{message.line}"
 
 
-SERVICE: Service[State] = Service(
-    name="inventory",
-    topics=(WAREHOUSE_EVENTS, PURCHASING_SUPPLY, ORDERS_DEMAND),
-    routes={
-        SkuDefined: Route(handlers.sku_defined, _sku),
-        StockCounted: Route(handlers.stock_counted, _sku),
-        StockReceived: Route(handlers.stock_received, _sku),
-        SupplyChanged: Route(handlers.supply_changed, _sku),
-        DemandSet: Route(handlers.demand_set, _line),
-    },
-    load=store.load,
-    prepare=store.prepare,
-    decide=partial(handlers.decide, Policy(Settings().zone)),
-    save=store.save,
-    migrations=Path(__file__).parent / "migrations",
-    api=api.router,
-)
+def service(settings: Settings) -> Service[State]:
+    """The service under these settings: promises are days of the warehouse's zone."""
+    return Service(
+        name="inventory",
+        topics=(WAREHOUSE_EVENTS, PURCHASING_SUPPLY, ORDERS_DEMAND),
+        routes={
+            SkuDefined: Route(handlers.sku_defined, _sku),
+            StockCounted: Route(handlers.stock_counted, _sku),
+            StockReceived: Route(handlers.stock_received, _sku),
+            SupplyChanged: Route(handlers.supply_changed, _sku),
+            DemandSet: Route(handlers.demand_set, _line),
+        },
+        load=store.load,
+        prepare=store.prepare,
+        decide=partial(handlers.decide, Policy(settings.zone)),
+        save=store.save,
+        migrations=Path(__file__).parent / "migrations",
+        api=api.router,
+    )
+
 
 if __name__ == "__main__":
-    run(SERVICE)
+    run(service)

@@ -60,3 +60,14 @@ COUNTS: dict[str, str] = {
 
 PROMISE_IN_THE_PAST = "SELECT order_id, line, sku, ship_by FROM demand WHERE ship_by < $1::date"
 """Promises before $1, today's calendar day in the warehouse's zone: none, once messages have settled."""
+
+STATE: dict[str, str] = {
+    # A row that was only ever locked says nothing yet.
+    "sku": "SELECT * FROM sku WHERE version > 0 ORDER BY sku",
+    "demand": "SELECT * FROM demand ORDER BY order_id, line",
+    "supply": "SELECT * FROM supply ORDER BY purchase_order, line",
+    "ledger": """
+        SELECT sku, number, kind, on_hand, allocated, waiting, order_id, receipt, purchase_order, line, undoes, cause, at
+        FROM ledger ORDER BY sku, id""",
+}
+"""Table → its rows by what they mean, in an order of their own: no ids that the database gave, no wall times (design.md section 8, number 9)."""

@@ -18,13 +18,9 @@ from shared.contracts.orders import (
     LineShipped,
     OrderAccepted,
 )
+from shared.runtime import run
 from shared.service import Route, Service
 from shared.settings import Settings
-
-
-def policy(settings: Settings) -> Policy:
-    """The rules' parameters, from the environment."""
-    return Policy(timedelta(minutes=settings.digest_minutes), parseaddr(settings.mail_from)[1].rpartition("@")[2])
 
 
 def _order(message: OrderAccepted | LineEvent) -> str:
@@ -35,30 +31,30 @@ def _mail(message: MailSent | MailFailed) -> str:
     return f"mail:{message.mail}"
 
 
-POLICY = policy(Settings())
+def service(settings: Settings) -> Service[State]:
+    """The service under these settings: digest window, and the domain that mails come from."""
+    policy = Policy(timedelta(minutes=settings.digest_minutes), parseaddr(settings.mail_from)[1].rpartition("@")[2])
+    return Service(
+        name="notifier",
+        topics=(ORDERS_EVENTS,),
+        routes={
+            OrderAccepted: Route(handlers.order_accepted, _order),
+            LineBackordered: Route(handlers.line_event(policy, NoticeKind.BACKORDERED), _order),
+            LinePromised: Route(handlers.line_event(policy, NoticeKind.BACKORDERED), _order),
+            LineAllocated: Route(handlers.line_event(policy, NoticeKind.ALLOCATED), _order),
+            LineShipped: Route(handlers.line_event(policy, NoticeKind.SHIPPED), _order),
+            LineCancelled: Route(handlers.line_event(policy, NoticeKind.CANCELLED), _order),
+            DigestDue: Route(handlers.digest_due(policy), lambda timer: f"order:{timer.key}"),
+            MailSent: Route(handlers.mail_sent, _mail),
+            MailFailed: Route(handlers.mail_failed, _mail),
+        },
+        load=store.load,
+        save=store.save,
+        migrations=Path(__file__).parent / "migrations",
+        api=api.router,
+        background=(sender.send_mails,),
+    )
 
-SERVICE: Service[State] = Service(
-    name="notifier",
-    topics=(ORDERS_EVENTS,),
-    routes={
-        OrderAccepted: Route(handlers.order_accepted, _order),
-        LineBackordered: Route(handlers.line_event(POLICY, NoticeKind.BACKORDERED), _order),
-        LinePromised: Route(handlers.line_event(POLICY, NoticeKind.BACKORDERED), _order),
-        LineAllocated: Route(handlers.line_event(POLICY, NoticeKind.ALLOCATED), _order),
-        LineShipped: Route(handlers.line_event(POLICY, NoticeKind.SHIPPED), _order),
-        LineCancelled: Route(handlers.line_event(POLICY, NoticeKind.CANCELLED), _order),
-        DigestDue: Route(handlers.digest_due(POLICY), lambda timer: f"order:{timer.key}"),
-        MailSent: Route(handlers.mail_sent, _mail),
-        MailFailed: Route(handlers.mail_failed, _mail),
-    },
-    load=store.load,
-    save=store.save,
-    migrations=Path(__file__).parent / "migrations",
-    api=api.router,
-    background=(sender.send_mails,),
-)
 
 if __name__ == "__main__":
-    from shared.runtime import run
-
-    run(SERVICE)
+    run(service)

@@ -40,3 +40,12 @@ COUNTS: dict[str, str] = {
     "mails_sent": "SELECT count(*) FROM mail WHERE status = 'sent'",
     "mails_failed": "SELECT count(*) FROM mail WHERE status = 'failed'",
 }
+
+STATE: dict[str, str] = {
+    "order_contact": "SELECT * FROM order_contact ORDER BY order_id",
+    "mail": """
+        SELECT order_id, number, mail_id, recipient, subject, body, message_id, created_at, status, attempts, sent_at, last_error
+        FROM mail ORDER BY order_id, number""",
+    "notice": "SELECT * FROM notice ORDER BY order_id, line, kind, version, total",
+}
+"""Table → its rows by what they mean, in an order of their own: no ids that the database gave, no wall times (design.md section 8, number 9)."""

@@ -61,7 +61,5 @@ def service(settings: Settings) -> Service[State]:
     )
 
 
-SERVICE = service(Settings())
-
 if __name__ == "__main__":
-    run(SERVICE)
+    run(service)

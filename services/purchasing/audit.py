@@ -52,3 +52,16 @@ COUNTS: dict[str, str] = {
     "receipts": "SELECT count(*) FROM receipt",
     "open exceptions": "SELECT count(*) FROM exception WHERE closed_at IS NULL",
 }
+
+STATE: dict[str, str] = {
+    # A row that was only ever locked says nothing yet.
+    "supplier": "SELECT * FROM supplier WHERE next_number > 1 ORDER BY supplier",
+    "sku": "SELECT * FROM sku WHERE shortage_version >= 0 ORDER BY sku",
+    "offer": "SELECT * FROM offer ORDER BY supplier, sku",
+    "purchase_order": "SELECT * FROM purchase_order ORDER BY purchase_order",
+    "purchase_line": "SELECT * FROM purchase_line ORDER BY purchase_order, line",
+    "receipt": "SELECT * FROM receipt ORDER BY receipt",
+    "acknowledgement": "SELECT * FROM acknowledgement ORDER BY supplier, acknowledgement",
+    "exception": "SELECT sku, reason, quantity, opened_at, closed_at FROM exception ORDER BY sku, id",
+}
+"""Table → its rows by what they mean, in an order of their own: no ids that the database gave, no wall times (design.md section 8, number 9)."""

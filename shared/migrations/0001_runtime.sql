@@ -50,8 +50,8 @@ CREATE TABLE runtime.journal (
     number bigint PRIMARY KEY,
     business timestamptz NOT NULL,
     wall timestamptz NOT NULL DEFAULT clock_timestamp(),
-    offsets jsonb NOT NULL,
-    local jsonb NOT NULL
+    applied jsonb NOT NULL, -- in order: [topic, partition, offset, index, last offset, last index], or what the service told itself
+    parked jsonb NOT NULL   -- timers that left the table without being applied: [kind, key, due]
 );
 
 -- Due things, at business times; `kind` is the name of the timer's class.

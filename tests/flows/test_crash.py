@@ -15,7 +15,7 @@ from pathlib import Path
 
 import pytest
 
-from deploy.local import assortment, driver, infrastructure, retail, system
+from deploy.local import assortment, driver, from_log, infrastructure, retail, system
 from deploy.local.audit import audit
 from deploy.local.home import Home
 from deploy.local.mailbox import read_mails
@@ -119,6 +119,9 @@ def test_nothing_is_lost_or_done_twice_whoever_dies(
         assert run.audit.ok, run.audit.violations()
         # Once more on its own: what the run ended with is still true when nobody drives any more.
         assert asyncio.run(audit(settings, wait=30)).ok
+        for name, check in asyncio.run(from_log.checks(settings)).items():
+            assert check.checked, name
+            assert check.violations == [], name
 
     # A cancellation may come before or after the parcel: of those lines the split may differ, never the sum.
     racing = {(event.message.order, event.message.line) for event in story.events if isinstance(event.message, OrderCancelRequested)}

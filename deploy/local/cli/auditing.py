@@ -1,15 +1,17 @@
 """The command that checks the invariants."""
 
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from typing import Annotated
 
 import typer
 
+from deploy.local import from_log
 from deploy.local.audit import Audit, audit
 from deploy.local.cli.output import answer, say, show
 from deploy.local.cli.running import HERE, HomeOption, JsonOption, settings_of
 from deploy.local.home import Home
 from deploy.local.sync import wait_for
+from shared.settings import Settings
 
 SHOWN = 10
 """So many offending rows of a check are shown to people; programs get all of them."""
@@ -24,6 +26,9 @@ def check(
     wait: Annotated[
         float | None, typer.Option(min=0, help="Seconds to wait until everything has settled; it is a violation if it has not.")
     ] = None,
+    from_the_log: Annotated[
+        bool, typer.Option("--from-log", help="Also apply the topics once more by the journals, to empty databases, and compare.")
+    ] = False,
     home: HomeOption = HERE,
     json: JsonOption = False,
 ) -> None:
@@ -32,13 +37,20 @@ def check(
     Each service's own numbers are checked at any moment; that the services agree can be checked only when nothing is under
     way. What a parked message is about is left out, and the parked message is named instead.
     """
-    outcome = wait_for(audit(settings_of(Home(home)), wait))
+    outcome = wait_for(_audit(settings_of(Home(home)), wait, replay=from_the_log))
     if json:
         answer(asdict(outcome))
     else:
         _print(outcome)
     if not outcome.ok:
         raise typer.Exit(1)
+
+
+async def _audit(settings: Settings, wait: float | None, *, replay: bool) -> Audit:
+    outcome = await audit(settings, wait)
+    found = await from_log.checks(settings) if replay else {}
+    ok = outcome.ok and not any(check.violations for check in found.values())
+    return replace(outcome, ok=ok, checks={**outcome.checks, **found})
 
 
 def _print(outcome: Audit) -> None:

@@ -8,7 +8,10 @@ from urllib.parse import urlsplit, urlunsplit
 import asyncpg
 import pytest
 
-from services.inventory.app import SERVICE
+from services.inventory.app import service
+from shared.settings import Settings
+
+SERVICE = service(Settings())
 
 
 @pytest.fixture

@@ -7,9 +7,12 @@ from typing import Any
 import asyncpg
 
 from services.inventory import handlers, store
-from services.inventory.app import SERVICE
+from services.inventory.app import service
 from shared.service import Context, Effect, Send
+from shared.settings import Settings
 from tests.unit.inventory.house import NOON, POLICY
+
+SERVICE = service(Settings())
 
 
 @dataclass

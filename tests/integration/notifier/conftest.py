@@ -9,7 +9,7 @@ import asyncpg
 import pytest
 import structlog
 
-from services.notifier.app import SERVICE
+from services.notifier.app import service
 from services.notifier.audit import CHECKS
 from shared import db, migrate
 from shared.codec import Delivery, Envelope, new_id
@@ -17,6 +17,8 @@ from shared.contracts.base import Message
 from shared.settings import Settings
 from shared.transaction import Transactions
 from tests.unit.notifier.world import NOON
+
+SERVICE = service(Settings())
 
 
 @dataclass

@@ -9,15 +9,18 @@ from fastapi import FastAPI
 
 from services.notifier import store
 from services.notifier.api import router
-from services.notifier.app import SERVICE
+from services.notifier.app import service
 from services.notifier.audit import CHECKS, COUNTS
 from services.notifier.domain import WITHOUT_DATE
 from services.notifier.handlers import MailFailed, MailSent
 from services.notifier.store import queued
 from shared.contracts.orders import CancelReason, LineAllocated, LineBackordered, LineCancelled, LinePromised, LineShipped, OrderRejected
 from shared.service import Context
+from shared.settings import Settings
 from tests.integration.notifier.conftest import Notifier
 from tests.unit.notifier.world import DIGEST, NOON, accepted, change, december
+
+SERVICE = service(Settings())
 
 
 def backordered(order: str, *changes: Any) -> LineBackordered:

@@ -2,6 +2,7 @@
 
 import asyncio
 from datetime import UTC, date, datetime, timedelta
+from importlib import import_module
 
 import asyncpg
 import pytest
@@ -12,8 +13,12 @@ from deploy.local.audit import audit
 from deploy.local.cli import dead_letters
 from deploy.local.errors import UserError
 from deploy.local.publisher import Publisher
-from deploy.local.settled import settled, wait_settled
+from deploy.local.settled import declared, settled, wait_settled
+from shared import db
+from shared import dead_letters as letters
+from shared.clock import wall
 from shared.settings import SERVICES, Settings
+from shared.transaction import Transactions
 from tests.contract.examples import AT, ORDER
 
 TODAY = date(2025, 1, 2)
@@ -174,3 +179,35 @@ async def test_a_wish_stays_when_no_service_runs_to_grant_it(at_rest: Settings, 
 async def test_a_database_that_is_not_there_is_one_clear_line(settings: Settings) -> None:
     with pytest.raises(UserError, match="backorder up"):
         await views.mails(settings)
+
+
+async def test_a_discarded_order_leaves_no_row_that_was_only_locked(at_rest: Settings) -> None:
+    await park(at_rest, "orders", "order:A-1", ORDER.model_dump_json().encode())
+    await run(at_rest, "orders", "UPDATE runtime.dead_letter SET topic = $1, type = $2", ORDER.TOPIC.name, ORDER.TYPE)
+    pool = await db.pool(at_rest, "orders")
+    try:
+        await letters.request(pool, 1, "discard", "ann")
+        await Transactions(declared("orders", at_rest), at_rest, pool, wall).settle_requests()
+        assert await pool.fetchval("SELECT result FROM runtime.dead_letter_request") == "discarded"
+        assert await pool.fetch("SELECT * FROM orders") == []
+    finally:
+        await pool.close()
+
+
+async def test_every_column_but_generated_ids_and_wall_times_says_what_the_state_is(at_rest: Settings) -> None:
+    tables = (
+        "SELECT table_name || '.' || column_name FROM information_schema.columns JOIN information_schema.tables USING (table_schema, table_name)"
+        " WHERE table_schema = 'public' AND table_type = 'BASE TABLE' AND table_name <> 'migration'"
+    )
+    left_out: set[str] = set()
+    for name in SERVICES:
+        connection = await asyncpg.connect(at_rest.dsn(name))
+        try:
+            state = import_module(f"services.{name}.audit").STATE
+            compared = {
+                f"{table}.{column.name}" for table, sql in state.items() for column in (await connection.prepare(sql)).get_attributes()
+            }
+            left_out |= {row[0] for row in await connection.fetch(tables)} - compared
+        finally:
+            await connection.close()
+    assert left_out == {"timeline.id", "ledger.id", "exception.id", "mail.next_attempt_at"}

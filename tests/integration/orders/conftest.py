@@ -8,9 +8,12 @@ from urllib.parse import urlsplit, urlunsplit
 import asyncpg
 import pytest
 
-from services.orders.app import SERVICE
+from services.orders.app import service
 from shared.service import Applicable
+from shared.settings import Settings
 from tests.unit.orders.desk import Desk
+
+SERVICE = service(Settings())
 
 Pool = asyncpg.Pool
 

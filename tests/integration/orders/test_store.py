@@ -8,7 +8,7 @@ from typing import Any
 import asyncpg
 import pytest
 
-from services.orders.app import SERVICE
+from services.orders.app import service
 from services.orders.audit import CHECKS, COUNTS
 from services.orders.domain import Line, Order
 from services.orders.handlers import OrderInvalid
@@ -16,8 +16,11 @@ from services.orders.store import LINE_COLUMNS
 from shared.contracts.base import ListedMessage
 from shared.contracts.orders import FieldError, LineShipped, OrderCompleted
 from shared.service import Applicable
+from shared.settings import Settings
 from tests.integration.orders.conftest import StoredDesk
 from tests.unit.orders.desk import ADA, NOON, Desk, cancel, of, placed, shipped
+
+SERVICE = service(Settings())
 
 Pool = asyncpg.Pool
 WAITING = "SELECT count(*) FROM pg_stat_activity WHERE datname = current_database() AND wait_event_type = 'Lock'"

@@ -7,8 +7,11 @@ from urllib.parse import urlsplit, urlunsplit
 import asyncpg
 import pytest
 
-from services.purchasing.app import SERVICE
+from services.purchasing.app import service
 from shared import migrate
+from shared.settings import Settings
+
+SERVICE = service(Settings())
 
 
 @pytest.fixture

@@ -12,7 +12,7 @@ import pytest
 from aiokafka import AIOKafkaProducer
 from aiokafka.errors import KafkaError
 
-from shared import inbox, outbox, partitions, transaction
+from shared import inbox, journal, outbox, partitions, transaction
 from shared.codec import Delivery, Record, cloud_event_headers
 from shared.consumer import Consumer
 from shared.contracts.orders import ORDERS_DEMAND
@@ -78,16 +78,16 @@ async def test_outbox_in_the_transaction(settings: Settings, monkeypatch: pytest
 
         write = outbox.write
         monkeypatch.setattr(outbox, "write", write_apart)
-    journal, alive = transaction._journal, False
+    write_row, alive = journal.write, False
 
     async def dies_once(*arguments: Any) -> None:
         nonlocal alive
         if not alive:
             alive = True
             raise ConnectionError("killed")
-        await journal(*arguments)
+        await write_row(*arguments)
 
-    monkeypatch.setattr(transaction, "_journal", dies_once)
+    monkeypatch.setattr(journal, "write", dies_once)
     await toy.prepare(settings)
     await publish(settings, (toy.order("A", 1), "0"), (toy.order("A", 1), "1"))
     with pytest.raises(ConnectionError):

@@ -33,6 +33,13 @@ class Reminder(Timer):
     """Due when the first order was placed, at once if that is past."""
 
 
+class Remark(Local):
+    """Something that the toy's own process has to say about an order."""
+
+    key: str
+    text: str
+
+
 @dataclass
 class Account:
     """What is known of one order: `told` and `heard` are stories, in order."""
@@ -114,6 +121,12 @@ def refused(state: State, message: DemandRefused, _context: Context) -> Iterable
     return ()
 
 
+def remarked(state: State, message: Remark, context: Context) -> Iterable[Effect]:
+    """Writes down what was said, and by which name effects would call it."""
+    state[message.key].heard.append(f"{message.text}: {context.cause} at {context.time}")
+    return ()
+
+
 def heard(state: State, message: DemandSet, _context: Context) -> Iterable[Effect]:
     """Writes down what the toy told."""
     state[message.key].heard.append(f"{message.version}: {message.wanted}")
@@ -130,7 +143,7 @@ def _tell(state: State, name: str, context: Context) -> DemandSet:
 
 
 def _name(message: Applicable) -> str:
-    assert not isinstance(message, Local)
+    assert not isinstance(message, Local) or isinstance(message, Remark)
     return message.key
 
 
@@ -147,12 +160,16 @@ TOY: Service[State] = Service(
         DemandServed: Route(served, _account),
         DemandRefused: Route(refused, _account),
         Reminder: Route(remind, lambda timer: f"reminder:{timer.key}"),
+        Remark: Route(remarked, _account),
     },
     load=load,
     save=save,
     migrations=Path(__file__).parent / "migrations",
     api=lambda _edge: APIRouter(),
 )
+
+STATE = {"account": "SELECT * FROM account WHERE (units, reminded, told, heard) <> (0, false, '[]', '[]') ORDER BY name"}
+"""What both mean, for a comparison: an account that was only ever locked says nothing."""
 
 LISTENER: Service[State] = Service(
     name="listener",

@@ -7,7 +7,7 @@ from typing import Any
 from zoneinfo import ZoneInfo
 
 from services.inventory import handlers
-from services.inventory.app import SERVICE
+from services.inventory.app import service
 from services.inventory.domain import Demand, LineKey, Movement, MovementKind, Policy, ReceiptLine, Sku, State, Supply
 from shared.contracts.base import Message
 from shared.contracts.inventory import DemandRefused, DemandServed
@@ -15,6 +15,9 @@ from shared.contracts.orders import DemandSet
 from shared.contracts.purchasing import StockReceived, SupplyChanged
 from shared.contracts.warehouse import BackorderPolicy, SkuDefined, StockCounted
 from shared.service import Context, Effect, Refuse, Send
+from shared.settings import Settings
+
+SERVICE = service(Settings())
 
 NOON = datetime(2026, 3, 2, 12, tzinfo=UTC)
 TODAY = NOON.date()

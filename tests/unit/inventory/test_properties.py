@@ -7,14 +7,17 @@ from typing import Any
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from services.inventory.app import SERVICE
+from services.inventory.app import service
 from services.inventory.domain import Demand, MovementKind, promises
 from shared.contracts.inventory import DemandRefused, DemandServed, ShortageChanged, StockLevelChanged
 from shared.contracts.orders import DemandSet
 from shared.contracts.purchasing import StockReceived
 from shared.contracts.warehouse import BackorderPolicy, SkuDefined, StockCounted
+from shared.settings import Settings
 from tests.unit.inventory.house import TODAY, House, counted, day, defined, demand, received, supply
 from tests.unit.inventory.world import SKUS, World, batches
+
+SERVICE = service(Settings())
 
 
 class Reference:

@@ -5,13 +5,16 @@ from datetime import UTC, datetime, timedelta
 from decimal import Decimal
 from typing import TypeVar
 
-from services.orders.app import SERVICE
+from services.orders.app import service
 from services.orders.state import Facts, State
 from shared.contracts.base import Message
 from shared.contracts.commerce import Customer, OrderCancelRequested, OrderedLine, OrderPlaced, ShipmentConfirmed, ShippedLine
 from shared.contracts.inventory import DemandRefused, DemandServed
 from shared.contracts.orders import CancelReason, DemandSet, LineEvent
 from shared.service import Applicable, Context, Effect, Refuse, Send
+from shared.settings import Settings
+
+SERVICE = service(Settings())
 
 T = TypeVar("T")
 NOON = datetime(2026, 3, 2, 12, tzinfo=UTC)

@@ -1,12 +1,12 @@
 """How every service subscribes: settings of FastStream and aiokafka that were seen to lose records when they are otherwise."""
 
-import importlib
 from typing import Any, cast
 
 import pytest
 from aiokafka.coordinator.assignors.range import RangePartitionAssignor
 from faststream import AckPolicy
 
+from deploy.local.settled import declared
 from shared.consumer import ITEMS_PER_TRANSACTION, Consumer
 from shared.service import Service
 from shared.settings import SERVICES, Settings
@@ -14,8 +14,9 @@ from shared.transaction import Transactions
 
 
 def consumer(name: str) -> tuple[Service[Any], Consumer]:
-    service: Service[Any] = importlib.import_module(f"services.{name}.app").SERVICE
-    return service, Consumer(service, Settings(namespace="n", instance="7"), cast(Transactions, None), lambda: None)
+    settings = Settings(namespace="n", instance="7")
+    service = declared(name, settings)
+    return service, Consumer(service, settings, cast(Transactions, None), lambda: None)
 
 
 @pytest.mark.parametrize("name", SERVICES)
