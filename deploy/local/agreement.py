@@ -47,14 +47,14 @@ FACTS: dict[str, dict[str, str]] = {
         "open exceptions": "SELECT sku, quantity FROM exception WHERE closed_at IS NULL",
     },
     "notifier": {
-        "contacts": "SELECT order_id, md5(email) AS address, language, time_zone FROM order_contact",
+        "contacts": "SELECT order_id, md5(email) AS address, language, time_zone FROM correspondence",
         "noticed promises": """
-            SELECT DISTINCT ON (order_id, line) order_id, line, (facts ->> 'ship_by')::date AS ship_by FROM notice
+            SELECT DISTINCT ON (order_id, line) order_id, line, ship_by FROM every_notice
             WHERE kind IN ('backordered', 'date_changed') ORDER BY order_id, line, version DESC""",
         "noticed outcomes": """
             SELECT order_id, line, coalesce(max(total) FILTER (WHERE kind = 'shipped'), 0) AS shipped,
                    coalesce(max(total) FILTER (WHERE kind = 'cancelled'), 0) AS cancelled
-            FROM notice WHERE kind IN ('shipped', 'cancelled') GROUP BY order_id, line""",
+            FROM every_notice WHERE kind IN ('shipped', 'cancelled') GROUP BY order_id, line""",
     },
 }
 """Service → name of a query → SQL."""

@@ -46,7 +46,7 @@ class Audit:
 Parked = frozenset[tuple[str, Any]]
 """What parked messages are about, as (column, value): rows about it are left out, the parked messages are listed instead."""
 
-_AGGREGATES = {"order": "order_id", "sku": "sku", "purchase_order": "purchase_order", "supplier": "supplier", "mail": "mail_id"}
+_AGGREGATES = {"order": "order_id", "sku": "sku", "purchase_order": "purchase_order", "supplier": "supplier"}
 """Kind of an aggregate, and field of a message → the column that names it in tables."""
 
 _PARKED = (

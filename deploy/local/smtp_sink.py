@@ -11,6 +11,7 @@ import re
 import signal
 from pathlib import Path
 
+import uvloop
 from aiosmtpd.smtp import SMTP, Envelope, Session
 
 HOST = "127.0.0.1"
@@ -68,7 +69,7 @@ def main() -> None:
     parser.add_argument("--port", type=int, required=True)
     parser.add_argument("--maildir", type=Path, required=True)
     arguments = parser.parse_args()
-    asyncio.run(_run(arguments.maildir, arguments.port))
+    uvloop.run(_run(arguments.maildir, arguments.port))
 
 
 if __name__ == "__main__":

@@ -10,9 +10,8 @@ from shared.contracts.notifier import NoticeKind
 from shared.http import Edge
 
 _NOTICES = """
-SELECT n.line, n.kind, n.version AS promise_version, n.since, n.due_at, m.sent_at,
-    CASE WHEN n.superseded THEN 'superseded' WHEN n.mail_id IS NULL THEN 'waiting' ELSE m.status END AS status
-FROM notice n LEFT JOIN mail m USING (mail_id)
+SELECT n.line, n.kind, n.version AS promise_version, n.since, n.due_at, coalesce(m.status, 'waiting') AS status, m.sent_at
+FROM every_notice n LEFT JOIN mail m USING (order_id, number)
 WHERE n.order_id = $1 ORDER BY n.since, n.line, n.kind, n.version, n.total
 """
 
@@ -23,16 +22,14 @@ SELECT count(*) FILTER (WHERE status = 'queued') AS queued, count(*) FILTER (WHE
 
 
 class Notice(BaseModel):
-    """One thing that the customer is, was or would have been told about a line."""
+    """One thing that the customer is or was told about a line. What newer news made obsolete before its mail left is gone."""
 
     line: int
     kind: NoticeKind
     promise_version: int = Field(description="Version of the promise; of the line for notices that tell no promise.")
     since: datetime = Field(description="Business time at which there was something to tell.")
-    due_at: datetime = Field(description="Business time at which it goes into a mail.")
-    status: Literal["waiting", "superseded", "queued", "sent", "failed"] = Field(
-        description="`superseded` by newer news before its mail left; `queued`, `sent` and `failed` are its mail's."
-    )
+    due_at: datetime | None = Field(description="Business time from which it may go into a mail, while it waits.")
+    status: Literal["waiting", "queued", "sent", "failed"] = Field(description="All but `waiting` are its mail's.")
     sent_at: datetime | None = Field(description="Business time at which the mail server took the mail.")
 
 
@@ -58,7 +55,7 @@ def router(edge: Edge) -> APIRouter:
     @routes.get("/orders/{order}/notices")
     async def order_notices(order: Annotated[str, Path(max_length=64)]) -> OrderNotices:
         """What the customer has been told about an order, and what is waiting to be told. 404 until the order is known here."""
-        if not await edge.pool.fetchval("SELECT EXISTS (SELECT FROM order_contact WHERE order_id = $1)", order):
+        if not await edge.pool.fetchval("SELECT EXISTS (SELECT FROM correspondence WHERE order_id = $1)", order):
             raise HTTPException(404, "the notifier has not heard of this order")
         rows = await edge.pool.fetch(_NOTICES, order)
         return OrderNotices(order=order, notices=[Notice(**row) for row in rows])

@@ -28,7 +28,7 @@ def _order(message: OrderAccepted | LineEvent) -> str:
 
 
 def _mail(message: MailSent | MailFailed) -> str:
-    return f"mail:{message.mail}"
+    return f"mail:{message.order}/{message.number}"
 
 
 def service(settings: Settings) -> Service[State]:

@@ -6,20 +6,19 @@ cancelled): each is told, none is replaced.
 """
 
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from datetime import date, datetime, timedelta
+from itertools import chain
 from typing import NamedTuple, TypeAlias
 from uuid import NAMESPACE_URL, UUID, uuid5
 
-from shared.contracts.base import Contract, Count, Identifier, Instant, Text
 from shared.contracts.notifier import NoticedLine, NoticeKind
 from shared.contracts.orders import Amounts, CancelReason, LineChange
 
 PROMISES = frozenset({NoticeKind.BACKORDERED, NoticeKind.DATE_CHANGED})
 """Kinds that tell a promise: one notice per line and promise version, whichever of them it is."""
 
-SPEAKS_OF = {NoticeKind.BACKORDERED: "backordered", NoticeKind.DATE_CHANGED: "backordered", NoticeKind.ALLOCATED: "allocated"}
-"""The levels, and the amount of the line that each is about."""
+LEVELS = PROMISES | {NoticeKind.ALLOCATED}
 
 WITHOUT_DATE = timedelta(days=1)
 """A backorder without a date is not told before this has passed (design.md section 5): a date may still come."""
@@ -45,75 +44,101 @@ class Contact:
     time_zone: str
 
 
-class Facts(Contract):
-    """What a notice is rendered from, as the event told it. `quantity` changed with the event; the `amounts` of a level
-    follow its line until the mail is written. `was` = the date that the customer knows; the rest as its event has it."""
+class Circumstances(NamedTuple):
+    """What an event says of all its lines. `at` = when it happened (business time)."""
 
-    at: Instant
-    sku: Identifier
-    quantity: Count
-    amounts: Amounts
-    ship_by: date | None = None
-    was: date | None = None
-    carrier: Text = ""
-    tracking: Text = ""
+    at: datetime
+    carrier: str = ""
+    tracking: str = ""
     reason: CancelReason | None = None
 
 
-class Key(NamedTuple):
-    """What a notice is unique by within its order. `version` is the promise's or else the line's. One transaction of orders
-    may ship or cancel units of a line several times under one version: `total`, the line's units of the kind, tells them
-    apart (0 for promises)."""
+class Notice(NamedTuple):
+    """One thing to tell about one line, unique within its order by line, `about(kind)`, `version` and `total`.
+
+    `version` is the promise's or else the line's. One transaction of orders may ship or cancel units of a line several times
+    under one version: `total`, the line's units of the kind, tells them apart (0 for promises). `units`, of those `ordered`, are
+    the event's; those of a level follow their line until the mail is written. `since` is the business time from which the
+    customer has gone without it, `due_at` that from which it may go into a mail; `was` = the date that the customer knows.
+    """
 
     line: int
     kind: NoticeKind
     version: int
     total: int
+    sku: str
+    units: int
+    ordered: int
+    since: datetime
+    due_at: datetime
+    at: datetime
+    carrier: str = ""
+    tracking: str = ""
+    reason: CancelReason | None = None
+    ship_by: date | None = None
+    was: date | None = None
+
+
+class Told(NamedTuple):
+    """The latest notice of a line, about one thing, that went into a mail."""
+
+    version: int
+    total: int
+    ship_by: date | None = None
+
+
+ToldOfLine: TypeAlias = Mapping[NoticeKind, Told]
+"""What the customer was last told of a line, by what it was about."""
+
+Waiting: TypeAlias = Mapping[int, tuple[Notice, ...]]
+"""What an order's customer is still to be told, by line."""
 
 
 @dataclass(frozen=True, slots=True)
-class Notice:
-    """One thing to tell about one line. `since` is the business time from which the customer has gone without it."""
+class Correspondence:
+    """An order as the notifier knows it: whom to write, and what waits to be told."""
 
-    key: Key
-    facts: Facts
-    since: datetime
-    due_at: datetime
-    superseded: bool = False
-    mail_id: UUID | None = None
-
-    @property
-    def waiting(self) -> bool:
-        """Neither in a mail nor made obsolete."""
-        return self.mail_id is None and not self.superseded
+    contact: Contact
+    waiting: Waiting
 
 
-Notices: TypeAlias = Mapping[Key, Notice]
+class MailKey(NamedTuple):
+    """What a mail is known by: its order and the number of the journal's transaction that wrote it."""
+
+    order: str
+    number: int
 
 
 @dataclass(frozen=True, slots=True)
 class Mail:
-    """A mail as it is sent, and what became of it: status queued, sent or failed. `number` = the journal number it was
-    written under: an order's mails leave in this order."""
+    """A mail as it is sent, and what it tells. An order's mails leave in order of number. `mail_id` names it to the outside."""
 
+    key: MailKey
     mail_id: UUID
-    number: int
-    order: str
     recipient: str
     subject: str
     body: str
     message_id: str
     created_at: datetime
-    notices: tuple[NoticedLine, ...]
+    notices: tuple[Notice, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Sending:
+    """What became of a mail so far: status queued, sent or failed. `lines` = what it tells, for the shop."""
+
+    key: MailKey
+    mail_id: UUID
+    lines: tuple[NoticedLine, ...]
     status: str = "queued"
     attempts: int = 0
     sent_at: datetime | None = None
     last_error: str = ""
 
 
-def mail_id(order: str, number: int) -> UUID:
-    """The id of the mail that the journal's transaction `number` writes about an order: the same when it is replayed."""
-    return uuid5(NAMESPACE_URL, f"mail:{number}:{order}")
+def mail_id(key: MailKey) -> UUID:
+    """The name that a mail gets: the same when the transaction that wrote it is replayed."""
+    return uuid5(NAMESPACE_URL, f"mail:{key.number}:{key.order}")
 
 
 def pause(attempts: int) -> timedelta:
@@ -121,82 +146,98 @@ def pause(attempts: int) -> timedelta:
     return min(LONGEST_PAUSE, timedelta(seconds=2 ** min(attempts - 1, 20)))
 
 
-def next_due(notices: Iterable[Notice]) -> datetime | None:
+def next_due(waiting: Waiting) -> datetime | None:
     """When the order's next mail is due; None when there is nothing to tell."""
-    return min((notice.due_at for notice in notices if notice.waiting), default=None)
+    return min((notice.due_at for notice in chain.from_iterable(waiting.values())), default=None)
 
 
-def due(notices: Iterable[Notice], now: datetime) -> list[Notice]:
-    """The notices that go into the mail written now, in the order of lines."""
-    return sorted((notice for notice in notices if notice.waiting and notice.due_at <= now), key=lambda notice: notice.key)
+def gathered(waiting: Waiting, now: datetime) -> tuple[tuple[Notice, ...], Waiting]:
+    """The notices that go into the mail written now, in the order of lines; and what waits on."""
+    due = sorted(notice for notice in chain.from_iterable(waiting.values()) if notice.due_at <= now)
+    return tuple(due), {line: tuple(notice for notice in notices if notice.due_at > now) for line, notices in waiting.items()}
 
 
-def told_promise(known: Iterable[Notice]) -> Notice | None:
-    """The line's promise that the customer knows: the latest that went into a mail."""
-    told = (notice for notice in known if notice.mail_id is not None and notice.key.kind in PROMISES)
-    return max(told, key=lambda notice: notice.key.version, default=None)
+def about(kind: NoticeKind) -> NoticeKind:
+    """What a notice speaks of: notices of promises speak of the same, whatever they are called."""
+    return NoticeKind.BACKORDERED if kind in PROMISES else kind
 
 
-def key_of(kind: NoticeKind, change: LineChange) -> Key:
-    """The key of the notice of a line's change."""
-    if kind in PROMISES:
-        return Key(change.line, kind, change.promise_version, 0)
-    return Key(change.line, kind, change.version, getattr(change.amounts, kind.value))
+def told_too(told: ToldOfLine, notice: Notice) -> ToldOfLine:
+    """What the customer was last told of a line when this notice has gone into a mail as well."""
+    return {**told, about(notice.kind): Told(notice.version, notice.total, notice.ship_by)}
 
 
-def noted(known: Notices, kind: NoticeKind, change: LineChange, facts: Facts, *, now: datetime, closes: datetime) -> list[Notice]:
-    """The notices of one line that are new or differ after its event.
+def noted(
+    waiting: Iterable[Notice],
+    told: ToldOfLine,
+    kind: NoticeKind,
+    change: LineChange,
+    circumstances: Circumstances,
+    *,
+    now: datetime,
+    closes: datetime,
+) -> tuple[Notice, ...]:
+    """What waits to be told of a line after its event.
 
-    `known` = the line's notices so far; `kind` BACKORDERED stands for any news of a promise; `closes` = when the order's
-    digest window closes (business time).
+    `kind` BACKORDERED stands for any news of a promise; `closes` = when the order's digest window closes (business time).
     """
-    changed = [_standing(notice, change.amounts) for notice in known.values() if notice.waiting]
+    standing = tuple(stands for notice in waiting if (stands := _standing(notice, change.amounts)))
     if kind in PROMISES:
-        new = _promised(known, change, facts, now=now, closes=closes)
+        news = _promised(standing, told.get(NoticeKind.BACKORDERED), change, circumstances, now=now, closes=closes)
     else:
-        new = _happened(known, kind, change, facts, now=now, closes=closes)
-    if new is not None:
-        changed = [_replaced(notice, new) for notice in changed if notice.key != new.key] + [new]
-    return [notice for notice in changed if known.get(notice.key) != notice]
+        news = _happened(told.get(kind), kind, change, circumstances, now=now, closes=closes)
+    if news is None:
+        return standing
+    kept = tuple(notice for notice in standing if not _replaces(news, notice))
+    known = news.kind is NoticeKind.DATE_CHANGED and news.ship_by == news.was
+    return kept if known else (*kept, news)
 
 
-def _standing(notice: Notice, amounts: Amounts) -> Notice:
+def _standing(notice: Notice, amounts: Amounts) -> Notice | None:
     """A waiting notice after its line changed: a level follows the line, and is over when none of its units are left."""
-    if notice.key.kind not in SPEAKS_OF:
+    if notice.kind not in LEVELS:
         return notice
-    return replace(notice, facts=notice.facts.model_copy(update={"amounts": amounts}), superseded=_left(notice.key.kind, amounts) == 0)
+    left = _units(notice.kind, amounts)
+    return notice._replace(units=left) if left else None
 
 
-def _left(kind: NoticeKind, amounts: Amounts) -> int:
-    """Units of the line that a level of this kind speaks of."""
-    return int(getattr(amounts, SPEAKS_OF[kind]))
+def _units(kind: NoticeKind, amounts: Amounts) -> int:
+    """The line's units that notices of this kind speak of."""
+    return int(getattr(amounts, about(kind)))
 
 
-def _replaced(notice: Notice, new: Notice) -> Notice:
-    """A waiting notice when `new` comes: superseded if both tell the same level."""
-    same = notice.key.kind in SPEAKS_OF and SPEAKS_OF[notice.key.kind] == SPEAKS_OF.get(new.key.kind)
-    return replace(notice, superseded=True) if same else notice
+def _replaces(news: Notice, notice: Notice) -> bool:
+    """Whether a waiting notice is obsolete by newer ones: they tell the same level, or the same fact once more."""
+    return about(notice.kind) == about(news.kind) and (news.kind in LEVELS or (notice.version, notice.total) == (news.version, news.total))
 
 
-def _happened(known: Notices, kind: NoticeKind, change: LineChange, facts: Facts, *, now: datetime, closes: datetime) -> Notice | None:
+def _happened(
+    told: Told | None, kind: NoticeKind, change: LineChange, circumstances: Circumstances, *, now: datetime, closes: datetime
+) -> Notice | None:
     """The notice of units allocated, shipped or cancelled; None when it has been told, or nothing of the level is left."""
-    key = key_of(kind, change)
-    if (key in known and known[key].mail_id is not None) or (kind in SPEAKS_OF and not _left(kind, change.amounts)):
+    total = _units(kind, change.amounts)
+    if (told is not None and (change.version, total) <= (told.version, told.total)) or (kind in LEVELS and not total):
         return None
-    return Notice(key, facts, now, closes)
+    units = total if kind in LEVELS else change.quantity
+    return Notice(change.line, kind, change.version, total, change.sku, units, change.amounts.ordered, now, closes, *circumstances)
 
 
-def _promised(known: Notices, change: LineChange, facts: Facts, *, now: datetime, closes: datetime) -> Notice | None:
+def _promised(
+    waiting: Iterable[Notice], told: Told | None, change: LineChange, circumstances: Circumstances, *, now: datetime, closes: datetime
+) -> Notice | None:
     """The notice of a promise for units that wait; None when none wait or this version has been told.
 
-    What the customer knows already is recorded as superseded. A first word without a date is held for WITHOUT_DATE.
+    A first word without a date is held for WITHOUT_DATE.
     """
-    told = told_promise(known.values())
-    if not change.amounts.backordered or (told is not None and change.promise_version <= told.key.version):
+    units, version = change.amounts.backordered, change.promise_version
+    if not units or (told is not None and version <= told.version):
         return None
     if told is not None:
-        key = key_of(NoticeKind.DATE_CHANGED, change)
-        news = facts.model_copy(update={"was": told.facts.ship_by})
-        return Notice(key, news, now, closes, superseded=told.facts.ship_by == change.ship_by)
-    since = min((notice.since for notice in known.values() if notice.waiting and notice.key.kind in PROMISES), default=now)
-    return Notice(key_of(NoticeKind.BACKORDERED, change), facts, since, closes if change.ship_by else since + WITHOUT_DATE)
+        kind, since, due_at, was = NoticeKind.DATE_CHANGED, now, closes, told.ship_by
+    else:
+        since = min((notice.since for notice in waiting if notice.kind in PROMISES), default=now)
+        kind, due_at, was = NoticeKind.BACKORDERED, closes if change.ship_by else since + WITHOUT_DATE, None
+    return Notice(
+        change.line, kind, version, 0, change.sku, units, change.amounts.ordered, since, due_at, *circumstances,
+        ship_by=change.ship_by, was=was,
+    )  # fmt: skip

@@ -3,12 +3,25 @@
 from collections.abc import Iterable
 from dataclasses import dataclass, field, replace
 from datetime import datetime
-from uuid import UUID
 
 from services.notifier import rendering
-from services.notifier.domain import Contact, Facts, Key, Mail, Notice, Policy, due, mail_id, next_due, noted
-from shared.contracts.notifier import NoticedLine, NoticeFailed, NoticeKind, NoticeSent
-from shared.contracts.orders import LineCancelled, LineChange, LineEvent, LineShipped, OrderAccepted
+from services.notifier.domain import (
+    Circumstances,
+    Contact,
+    Correspondence,
+    Mail,
+    MailKey,
+    Policy,
+    Sending,
+    ToldOfLine,
+    gathered,
+    mail_id,
+    next_due,
+    noted,
+    told_too,
+)
+from shared.contracts.notifier import NoticeFailed, NoticeKind, NoticeSent
+from shared.contracts.orders import LineCancelled, LineEvent, LineShipped, OrderAccepted
 from shared.service import Context, Effect, Handler, Local, Schedule, Send, Timer, Unschedule
 
 
@@ -19,13 +32,15 @@ class DigestDue(Timer):
 class MailSent(Local):
     """The mail server took the mail."""
 
-    mail: UUID
+    order: str
+    number: int
 
 
 class MailFailed(Local):
     """The mail server refused the mail, for good (`permanent`) or for now."""
 
-    mail: UUID
+    order: str
+    number: int
     reason: str
     permanent: bool
 
@@ -36,73 +51,79 @@ class UnknownOrderError(Exception):
 
 @dataclass(slots=True)
 class State:
-    """The working set. `notices`: order → line → key; `changed…` and `new…` are what has to be saved."""
+    """The working set. `told`: of the touched lines, by order and line; `mails`: the new ones; `changed…` is what has to be saved."""
 
-    contacts: dict[str, Contact] = field(default_factory=dict)
-    notices: dict[str, dict[int, dict[Key, Notice]]] = field(default_factory=dict)
-    mails: dict[UUID, Mail] = field(default_factory=dict)
-    changed_contacts: set[str] = field(default_factory=set)
-    changed_notices: set[tuple[str, Key]] = field(default_factory=set)
-    new_mails: set[UUID] = field(default_factory=set)
-    changed_mails: set[UUID] = field(default_factory=set)
+    orders: dict[str, Correspondence] = field(default_factory=dict)
+    told: dict[tuple[str, int], ToldOfLine] = field(default_factory=dict)
+    mails: dict[MailKey, Mail] = field(default_factory=dict)
+    sendings: dict[MailKey, Sending] = field(default_factory=dict)
+    changed_orders: set[str] = field(default_factory=set)
+    changed_sendings: set[MailKey] = field(default_factory=set)
 
-    def contact(self, order: str) -> Contact:
-        """Whom to write about the order; raises UnknownOrderError."""
-        if order not in self.contacts:
+    def order(self, order: str) -> Correspondence:
+        """What is known of the order; raises UnknownOrderError."""
+        if order not in self.orders:
             raise UnknownOrderError(f"order {order!r} has not been accepted, as far as the notifier knows")
-        return self.contacts[order]
+        return self.orders[order]
 
-    def line(self, order: str, line: int) -> dict[Key, Notice]:
-        """The notices of one line."""
-        return self.notices.setdefault(order, {}).setdefault(line, {})
+    def told_of(self, order: str, line: int) -> ToldOfLine:
+        """What was last told of a line."""
+        return self.told.get((order, line), {})
 
-    def all_of(self, order: str) -> Iterable[Notice]:
-        """The notices of an order that are at hand: all that wait, and all of the touched lines."""
-        return (notice for line in self.notices.get(order, {}).values() for notice in line.values())
+    def put(self, order: str, known: Correspondence) -> None:
+        """Adds or changes what is known of an order."""
+        self.orders[order] = known
+        self.changed_orders.add(order)
 
-    def put(self, order: str, notices: Iterable[Notice]) -> None:
-        """Adds or changes notices."""
-        for notice in notices:
-            self.line(order, notice.key.line)[notice.key] = notice
-            self.changed_notices.add((order, notice.key))
+    def write(self, mail: Mail) -> None:
+        """Adds a mail: what it says is told."""
+        self.mails[mail.key] = mail
+        for notice in mail.notices:
+            line = mail.key.order, notice.line
+            self.told[line] = told_too(self.told_of(*line), notice)
 
-    def put_mail(self, mail: Mail) -> None:
-        """Changes a mail."""
-        self.mails[mail.mail_id] = mail
-        self.changed_mails.add(mail.mail_id)
+    def put_sending(self, sending: Sending) -> None:
+        """Changes what became of a mail."""
+        self.sendings[sending.key] = sending
+        self.changed_sendings.add(sending.key)
 
 
 def order_accepted(state: State, message: OrderAccepted, _context: Context) -> Iterable[Effect]:
     """Remembers whom to write."""
     customer = message.customer
-    state.contacts[message.order] = Contact(customer.name, customer.email, customer.language, customer.time_zone)
-    state.changed_contacts.add(message.order)
+    contact = Contact(customer.name, customer.email, customer.language, customer.time_zone)
+    known = state.orders.get(message.order)
+    state.put(message.order, Correspondence(contact, {} if known is None else known.waiting))
     return ()
 
 
-def _facts(message: LineEvent, change: LineChange) -> Facts:
-    """What is recorded of one line of an event."""
-    facts = Facts(at=message.at, sku=change.sku, quantity=change.quantity, amounts=change.amounts, ship_by=change.ship_by)
+def _circumstances(message: LineEvent) -> Circumstances:
+    """What an event says of all its lines."""
     match message:
         case LineShipped():
-            return facts.model_copy(update={"carrier": message.carrier, "tracking": message.tracking})
+            return Circumstances(message.at, carrier=message.carrier, tracking=message.tracking)
         case LineCancelled():
-            return facts.model_copy(update={"reason": message.reason})
-    return facts
+            return Circumstances(message.at, reason=message.reason)
+    return Circumstances(message.at)
 
 
 def line_event(policy: Policy, kind: NoticeKind) -> Handler[State]:
     """The handler of a line's event: notes what there is to tell and sets the timer of the order's mail."""
 
     def handle(state: State, message: LineEvent, context: Context) -> Iterable[Effect]:
-        state.contact(message.order)
-        before = next_due(state.all_of(message.order))
+        order, known = message.order, state.order(message.order)
+        before = next_due(known.waiting)
         window = context.now + policy.digest
         closes = window if before is None else min(before, window)
+        circumstances = _circumstances(message)
+        waiting = dict(known.waiting)
         for change in message.lines:
-            known = state.line(message.order, change.line)
-            state.put(message.order, noted(known, kind, change, _facts(message, change), now=context.now, closes=closes))
-        return _reschedule(message.order, before, next_due(state.all_of(message.order)))
+            line = change.line
+            waiting[line] = noted(
+                waiting.get(line, ()), state.told_of(order, line), kind, change, circumstances, now=context.now, closes=closes
+            )
+        state.put(order, replace(known, waiting=waiting))
+        return _reschedule(order, before, next_due(waiting))
 
     return handle
 
@@ -118,45 +139,39 @@ def digest_due(policy: Policy) -> Handler[State]:
     """The handler of DigestDue: gathers what is due into one mail and waits for the rest."""
 
     def handle(state: State, message: DigestDue, context: Context) -> Iterable[Effect]:
-        order, contact = message.key, state.contact(message.key)
-        gathered = due(state.all_of(order), context.now)
-        if gathered:
-            identity = mail_id(order, context.number)
-            text = rendering.render(order, contact, gathered, context.now)
-            state.mails[identity] = Mail(
-                identity, context.number, order, contact.email, text.subject, text.body,
-                f"<{identity}@{policy.mail_domain}>", context.now, _lines(gathered),
-            )  # fmt: skip
-            state.new_mails.add(identity)
-            state.put(order, (replace(notice, mail_id=identity) for notice in gathered))
-        return _reschedule(order, None, next_due(state.all_of(order)))
+        order, known = message.key, state.order(message.key)
+        notices, waiting = gathered(known.waiting, context.now)
+        if notices:
+            key = MailKey(order, context.number)
+            text = rendering.render(order, known.contact, notices, context.now)
+            identity = mail_id(key)
+            message_id = f"<{identity}@{policy.mail_domain}>"
+            state.write(Mail(key, identity, known.contact.email, text.subject, text.body, message_id, context.now, notices))
+            state.put(order, replace(known, waiting=waiting))
+        return _reschedule(order, None, next_due(waiting))
 
     return handle
 
 
-def _lines(notices: Iterable[Notice]) -> tuple[NoticedLine, ...]:
-    """What the shop is told of a mail."""
-    return tuple(NoticedLine(line=key.line, kind=key.kind, promise_version=key.version) for key in (notice.key for notice in notices))
-
-
 def mail_sent(state: State, message: MailSent, context: Context) -> Iterable[Effect]:
     """The mail is out; a second word of the same mail (it was sent again after a crash) is no news."""
-    mail = state.mails[message.mail]
-    if mail.status != "queued":
+    sending = state.sendings[MailKey(message.order, message.number)]
+    if sending.status != "queued":
         return ()
-    state.put_mail(replace(mail, status="sent", attempts=mail.attempts + 1, sent_at=context.now, last_error=""))
-    told = NoticeSent(order=mail.order, mail=str(mail.mail_id), at=context.now, notices=mail.notices)
-    return (Send(told, cause=str(mail.mail_id)),)
+    state.put_sending(replace(sending, status="sent", attempts=sending.attempts + 1, sent_at=context.now, last_error=""))
+    mail = str(sending.mail_id)
+    return (Send(NoticeSent(order=message.order, mail=mail, at=context.now, notices=sending.lines), cause=mail),)
 
 
 def mail_failed(state: State, message: MailFailed, context: Context) -> Iterable[Effect]:
     """The mail waits for another attempt, or has failed for good."""
-    mail = state.mails[message.mail]
-    if mail.status != "queued":
+    sending = state.sendings[MailKey(message.order, message.number)]
+    if sending.status != "queued":
         return ()
     status = "failed" if message.permanent else "queued"
-    state.put_mail(replace(mail, status=status, attempts=mail.attempts + 1, last_error=message.reason))
+    state.put_sending(replace(sending, status=status, attempts=sending.attempts + 1, last_error=message.reason))
     if not message.permanent:
         return ()
-    told = NoticeFailed(order=mail.order, mail=str(mail.mail_id), at=context.now, reason=message.reason, notices=mail.notices)
-    return (Send(told, cause=str(mail.mail_id)),)
+    mail = str(sending.mail_id)
+    told = NoticeFailed(order=message.order, mail=mail, at=context.now, reason=message.reason, notices=sending.lines)
+    return (Send(told, cause=mail),)

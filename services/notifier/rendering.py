@@ -3,7 +3,9 @@
 import unicodedata
 from collections.abc import Sequence
 from datetime import date, datetime
+from functools import lru_cache
 from itertools import groupby
+from operator import attrgetter
 from pathlib import Path
 from typing import NamedTuple
 from zoneinfo import ZoneInfo
@@ -49,20 +51,21 @@ def one_line(value: object) -> str:
     return " ".join(text.split())
 
 
+@lru_cache(maxsize=1_024)
 def day(value: date) -> str:
-    """`Friday, 4 December 2026`; a moment's day is that of its own zone."""
+    """`Friday, 4 December 2026`. Kept, since `strftime` costs more than all else in a mail and most mails tell the same days."""
     return f"{value:%A}, {value.day} {value:%B} {value.year}"
 
 
 def moment(value: datetime, zone: str) -> str:
     """`Friday, 4 December 2026, 14:05 (Europe/London)`."""
     local = value.astimezone(ZoneInfo(zone))
-    return f"{day(local)}, {local:%H:%M} ({zone})"
+    return f"{day(local.date())}, {local.hour:02}:{local.minute:02} ({zone})"
 
 
 def local_day(value: datetime, zone: str) -> str:
     """The day of a moment where the customer is."""
-    return day(value.astimezone(ZoneInfo(zone)))
+    return day(value.astimezone(ZoneInfo(zone)).date())
 
 
 def units(quantity: int, ordered: int) -> str:
@@ -88,8 +91,8 @@ _MAIL = _ENVIRONMENT.get_template("mail.txt")
 
 def render(order: str, contact: Contact, notices: Sequence[Notice], now: datetime) -> Text:
     """The mail that tells these notices, of which there is at least one. `now` is business time."""
-    ordered = sorted(notices, key=lambda notice: (_SECTIONS.index(notice.key.kind), notice.key))
-    sections = [(kind.value, list(group)) for kind, group in groupby(ordered, key=lambda notice: notice.key.kind)]
-    news = SUBJECTS[ordered[0].key.kind] if len(sections) == 1 else "has news"
+    ordered = sorted(notices, key=lambda notice: (_SECTIONS.index(notice.kind), notice))
+    sections = [(kind.value, list(group)) for kind, group in groupby(ordered, key=attrgetter("kind"))]
+    news = SUBJECTS[ordered[0].kind] if len(sections) == 1 else "has news"
     body = _MAIL.render(order=order, contact=contact, sections=sections, now=now)
     return Text(f"Your order {one_line(order)} {news}", body)

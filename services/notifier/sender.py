@@ -12,7 +12,8 @@ from collections.abc import Awaitable, Callable, Sequence
 from contextlib import suppress
 from email.header import Header
 from email.utils import format_datetime, formataddr, parseaddr
-from typing import TYPE_CHECKING, Any
+from functools import lru_cache
+from typing import TYPE_CHECKING, Any, NamedTuple
 from urllib.parse import unquote, urlsplit
 
 import structlog
@@ -129,23 +130,36 @@ async def send_round(connections: Sequence[SMTP], mails: Sequence[Queued], mail_
 async def send(client: SMTP, mail: Queued, mail_from: str) -> Local:
     """Sends one mail. Answers what the server said of it; raises when the connection or the server itself is at fault."""
     if not _ADDRESS.fullmatch(mail.recipient):
-        return MailFailed(mail=mail.mail_id, reason="not an address that mail can be sent to", permanent=True)
+        return MailFailed(order=mail.order, number=mail.number, reason="not an address that mail can be sent to", permanent=True)
     options = () if mail.recipient.isascii() else ("SMTPUTF8",)
     try:
-        await client.sendmail(parseaddr(mail_from)[1], mail.recipient, content(mail, mail_from), mail_options=options)
+        await client.sendmail(_sender(mail_from).address, mail.recipient, content(mail, mail_from), mail_options=options)
     except SMTPRecipientsRefused as refused:
         return _refusal(mail, refused.recipients[0].code, refused.recipients[0].message)
     except SMTPDataError as refused:
         return _refusal(mail, refused.code, refused.message)
     except SMTPNotSupported:
-        return MailFailed(mail=mail.mail_id, reason="the mail server takes ASCII addresses only", permanent=True)
-    return MailSent(mail=mail.mail_id)
+        return MailFailed(order=mail.order, number=mail.number, reason="the mail server takes ASCII addresses only", permanent=True)
+    return MailSent(order=mail.order, number=mail.number)
 
 
 def _refusal(mail: Queued, code: int, text: str) -> MailFailed:
     """5xx is for good, 4xx for now. The address, which servers like to repeat, is left out: the reason is published."""
     reason = f"{code} {one_line(text.replace(mail.recipient, '<address>'))}"
-    return MailFailed(mail=mail.mail_id, reason=reason[:500], permanent=code >= 500)
+    return MailFailed(order=mail.order, number=mail.number, reason=reason[:500], permanent=code >= 500)
+
+
+class _Sender(NamedTuple):
+    """Whom mails are from, for the envelope and for people."""
+
+    address: str
+    header: str
+
+
+@lru_cache
+def _sender(mail_from: str) -> _Sender:
+    name, address = parseaddr(mail_from)
+    return _Sender(address, formataddr((name, address)))
 
 
 def content(mail: Queued, mail_from: str) -> bytes:
@@ -156,7 +170,7 @@ def content(mail: Queued, mail_from: str) -> bytes:
     """
     headers = {
         "Subject": _encoded(mail.subject),
-        "From": formataddr(parseaddr(mail_from)),
+        "From": _sender(mail_from).header,
         "To": mail.recipient,
         "Message-ID": mail.message_id,
         "Date": format_datetime(mail.created_at),

@@ -2,125 +2,161 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from datetime import datetime
+from datetime import date, datetime
+from itertools import chain
 from typing import TYPE_CHECKING, Any
-from uuid import UUID
 
-from services.notifier.domain import Contact, Facts, Key, Mail, Notice, pause
+import orjson
+from pydantic import TypeAdapter
+
+from services.notifier.domain import Contact, Correspondence, MailKey, Notice, Sending, Told, ToldOfLine, Waiting, about, pause
 from services.notifier.handlers import DigestDue, MailFailed, MailSent, State
 from shared.contracts.notifier import NoticedLine, NoticeKind
-from shared.contracts.orders import LineEvent
+from shared.contracts.orders import CancelReason, LineEvent, OrderAccepted
 from shared.service import Applicable, Connection, Context
 
 if TYPE_CHECKING:
     import asyncpg
 
-_CONTACTS = "SELECT order_id, name, email, language, time_zone FROM order_contact WHERE order_id = ANY($1) ORDER BY order_id FOR UPDATE"
-
-# What waits of the touched orders (for their next mail), and all of the touched lines (what they were told).
-_NOTICES = """
-SELECT order_id, line, kind, version, total, facts::text, since, due_at, superseded, mail_id
-FROM notice WHERE order_id = ANY($1) AND mail_id IS NULL AND NOT superseded
-UNION ALL
-SELECT n.order_id, n.line, n.kind, n.version, n.total, n.facts::text, n.since, n.due_at, n.superseded, n.mail_id
-FROM unnest($2::text[], $3::int[]) AS touched (order_id, line) JOIN notice n USING (order_id, line)
-WHERE n.mail_id IS NOT NULL OR n.superseded
+_ORDERS = """
+SELECT order_id, name, email, language, time_zone, waiting FROM correspondence WHERE order_id = ANY($1) ORDER BY order_id FOR UPDATE
 """
 
-_MAILS = """
-SELECT mail_id, number, order_id, recipient, subject, body, message_id, created_at, status, attempts, sent_at, last_error
-FROM mail WHERE mail_id = ANY($1) ORDER BY mail_id FOR UPDATE
+# The latest comes last.
+_TOLD = """
+SELECT order_id, line, kind, version, total, ship_by
+FROM unnest($1::text[], $2::int[]) AS touched (order_id, line) JOIN notice USING (order_id, line) ORDER BY version, total
 """
 
-_MAIL_LINES = "SELECT mail_id, line, kind, version FROM notice WHERE mail_id = ANY($1) ORDER BY mail_id, line, kind, version, total"
+_SENDINGS = """
+SELECT order_id, number, mail_id, lines, status, attempts, sent_at, last_error
+FROM unnest($1::text[], $2::bigint[]) AS touched (order_id, number) JOIN mail USING (order_id, number)
+ORDER BY order_id, number FOR UPDATE OF mail
+"""
 
-_SAVE_CONTACTS = """
-INSERT INTO order_contact (order_id, name, email, language, time_zone)
-SELECT * FROM unnest($1::text[], $2::text[], $3::text[], $4::text[], $5::text[])
+_SAVE_ORDERS = """
+INSERT INTO correspondence (order_id, name, email, language, time_zone, waiting)
+SELECT * FROM unnest($1::text[], $2::text[], $3::text[], $4::text[], $5::text[], $6::json[])
 ON CONFLICT (order_id) DO UPDATE
-SET name = excluded.name, email = excluded.email, language = excluded.language, time_zone = excluded.time_zone
+SET name = excluded.name, email = excluded.email, language = excluded.language, time_zone = excluded.time_zone, waiting = excluded.waiting
 """
 
-_NEW_MAILS = """
-INSERT INTO mail (mail_id, number, order_id, recipient, subject, body, message_id, created_at, status)
-SELECT *, 'queued' FROM unnest
-    ($1::uuid[], $2::bigint[], $3::text[], $4::text[], $5::text[], $6::text[], $7::text[], $8::timestamptz[])
-"""
-
-_CHANGED_MAILS = """
+_SAVE_SENDINGS = """
 UPDATE mail SET status = c.status, attempts = c.attempts, sent_at = c.sent_at, last_error = c.last_error,
     next_attempt_at = now() + c.pause
-FROM unnest($1::uuid[], $2::text[], $3::int[], $4::timestamptz[], $5::text[], $6::interval[])
-    AS c (mail_id, status, attempts, sent_at, last_error, pause)
-WHERE mail.mail_id = c.mail_id
+FROM unnest($1::text[], $2::bigint[], $3::text[], $4::int[], $5::timestamptz[], $6::text[], $7::interval[])
+    AS c (order_id, number, status, attempts, sent_at, last_error, pause)
+WHERE mail.order_id = c.order_id AND mail.number = c.number
 """
 
-_SAVE_NOTICES = """
-INSERT INTO notice (order_id, line, kind, version, total, facts, since, due_at, superseded, mail_id)
-SELECT order_id, line, kind, version, total, facts::jsonb, since, due_at, superseded, mail_id FROM unnest
-    ($1::text[], $2::int[], $3::text[], $4::bigint[], $5::int[], $6::text[], $7::timestamptz[], $8::timestamptz[], $9::boolean[], $10::uuid[])
-    AS n (order_id, line, kind, version, total, facts, since, due_at, superseded, mail_id)
-ON CONFLICT (order_id, line, kind, version, total) DO UPDATE
-SET facts = excluded.facts, since = excluded.since, due_at = excluded.due_at, superseded = excluded.superseded, mail_id = excluded.mail_id
-"""
+_MAIL_COLUMNS = ("order_id", "number", "mail_id", "recipient", "subject", "body", "message_id", "created_at", "lines")
+_NOTICE_COLUMNS = (
+    "order_id", "number", "line", "kind", "version", "total", "sku", "units", "ordered", "since",
+    "at", "carrier", "tracking", "reason", "ship_by", "was",
+)  # fmt: skip
 
 # The oldest queued mail of each order, so that a later one never overtakes it; in the order in which they were written.
 # A mail whose outcome could not be recorded waits for an operator: it would go out again and again.
 _QUEUED = """
-SELECT mail_id, order_id, recipient, subject, body, message_id, created_at FROM mail
+SELECT order_id, number, recipient, subject, body, message_id, created_at FROM mail
 WHERE status = 'queued' AND next_attempt_at <= now() AND NOT EXISTS
     (SELECT FROM mail earlier WHERE earlier.order_id = mail.order_id AND earlier.number < mail.number AND earlier.status = 'queued')
-    AND NOT EXISTS (SELECT FROM runtime.dead_letter WHERE aggregate = 'mail:' || mail.mail_id AND state = 'parked')
+    AND NOT EXISTS (SELECT FROM runtime.dead_letter WHERE aggregate = format('mail:%s/%s', order_id, number) AND state = 'parked')
 ORDER BY number, order_id LIMIT $1
 """
 
 
 async def load(tx: Connection, messages: Sequence[Applicable]) -> State:
     """Locks the touched orders, then the touched mails, and loads them. Only news of lines needs what lines were told."""
-    lines = {(message.order, change.line) for message in messages if isinstance(message, LineEvent) for change in message.lines}
-    orders = {message.order for message in messages if isinstance(message, LineEvent)}
-    orders |= {message.key for message in messages if isinstance(message, DigestDue)}
-    mails = {message.mail for message in messages if isinstance(message, MailSent | MailFailed)}
+    orders: set[str] = set()
+    lines: set[tuple[str, int]] = set()
+    mails: set[MailKey] = set()
+    for message in messages:
+        match message:
+            case LineEvent():
+                orders.add(message.order)
+                lines.update((message.order, change.line) for change in message.lines)
+            case OrderAccepted():
+                orders.add(message.order)
+            case DigestDue():
+                orders.add(message.key)
+            case MailSent() | MailFailed():
+                mails.add(MailKey(message.order, message.number))
     state = State()
     if orders:
-        for order, *contact in await tx.fetch(_CONTACTS, sorted(orders)):
-            state.contacts[order] = Contact(*contact)
-        for order, line, kind, version, total, facts, *rest in await tx.fetch(_NOTICES, sorted(orders), *_columns(sorted(lines), 2)):
-            key = Key(line, NoticeKind(kind), version, total)
-            state.line(order, line)[key] = Notice(key, Facts.model_validate_json(facts), *rest)
+        for order, name, email, language, time_zone, waiting in await tx.fetch(_ORDERS, sorted(orders)):
+            state.orders[order] = Correspondence(Contact(name, email, language, time_zone), _waiting(waiting))
+    if lines:
+        state.told = await _told(tx, sorted(lines))
     if mails:
-        await _load_mails(tx, state, sorted(mails))
+        state.sendings = await _sendings(tx, sorted(mails))
     return state
 
 
-async def _load_mails(tx: Connection, state: State, mails: Sequence[UUID]) -> None:
-    rows = await tx.fetch(_MAILS, mails)
-    told: dict[UUID, list[NoticedLine]] = {mail: [] for mail in mails}
-    for mail, line, kind, version in await tx.fetch(_MAIL_LINES, mails):
-        told[mail].append(NoticedLine(line=line, kind=kind, promise_version=version))
-    for row in rows:
-        values = {("order" if name == "order_id" else name): value for name, value in row.items()}
-        state.mails[row["mail_id"]] = Mail(**values, notices=tuple(told[row["mail_id"]]))
+def _waiting(document: str) -> Waiting:
+    """The notices of `correspondence.waiting`. Fields that the document of an older version lacks have their defaults."""
+    waiting: dict[int, tuple[Notice, ...]] = {}
+    for line, kind, version, total, sku, units, ordered, since, due_at, at, carrier, tracking, reason, ship_by, was in orjson.loads(
+        document
+    ):
+        notice = Notice(
+            line, _KINDS[kind], version, total, sku, units, ordered, _moment(since), _moment(due_at), _moment(at),
+            carrier, tracking, reason and CancelReason(reason), ship_by and _date(ship_by), was and _date(was),
+        )  # fmt: skip
+        waiting[line] = (*waiting.get(line, ()), notice)
+    return waiting
+
+
+_moment, _date = datetime.fromisoformat, date.fromisoformat
+_KINDS = {kind.value: kind for kind in NoticeKind}
+_LINES = TypeAdapter(tuple[NoticedLine, ...])
+
+
+def _document(waiting: Waiting) -> str:
+    """The notices as `correspondence.waiting` keeps them."""
+    return orjson.dumps([tuple(notice) for notice in chain.from_iterable(waiting.values())]).decode()
+
+
+def _lines(notices: Sequence[Notice]) -> str:
+    """What the shop is told of a mail, as `mail.lines` keeps it."""
+    return orjson.dumps([{"line": n.line, "kind": n.kind, "promise_version": n.version} for n in notices]).decode()
+
+
+async def _told(tx: Connection, lines: Sequence[tuple[str, int]]) -> dict[tuple[str, int], ToldOfLine]:
+    """What was last told of each line."""
+    told: dict[tuple[str, int], dict[NoticeKind, Told]] = {}
+    for order, line, kind, version, total, ship_by in await tx.fetch(_TOLD, *_columns(lines, 2)):
+        told.setdefault((order, line), {})[about(_KINDS[kind])] = Told(version, total, ship_by)
+    return dict(told)
+
+
+async def _sendings(tx: Connection, mails: Sequence[MailKey]) -> dict[MailKey, Sending]:
+    sendings: dict[MailKey, Sending] = {}
+    for order, number, identity, lines, *outcome in await tx.fetch(_SENDINGS, *_columns(mails, 2)):
+        key = MailKey(order, number)
+        sendings[key] = Sending(key, identity, _LINES.validate_json(lines), *outcome)
+    return sendings
 
 
 async def save(tx: Connection, state: State, _context: Context) -> None:
-    """Writes what changed; mails before the notices that refer to them."""
-    if state.changed_contacts:
-        contacts = [(order, state.contacts[order]) for order in sorted(state.changed_contacts)]
-        rows = [(order, c.name, c.email, c.language, c.time_zone) for order, c in contacts]
-        await tx.execute(_SAVE_CONTACTS, *_columns(rows, 5))
-    if state.new_mails:
-        new = [state.mails[mail] for mail in sorted(state.new_mails)]
-        written = [(m.mail_id, m.number, m.order, m.recipient, m.subject, m.body, m.message_id, m.created_at) for m in new]
-        await tx.execute(_NEW_MAILS, *_columns(written, 8))
-    if state.changed_mails:
-        changed = [state.mails[mail] for mail in sorted(state.changed_mails)]
-        sent = [(m.mail_id, m.status, m.attempts, m.sent_at, m.last_error, pause(m.attempts)) for m in changed]
-        await tx.execute(_CHANGED_MAILS, *_columns(sent, 6))
-    if state.changed_notices:
-        notices = [(order, state.notices[order][key.line][key]) for order, key in sorted(state.changed_notices)]
-        told = [(o, *n.key, n.facts.model_dump_json(), n.since, n.due_at, n.superseded, n.mail_id) for o, n in notices]
-        await tx.execute(_SAVE_NOTICES, *_columns(told, 10))
+    """Writes what changed."""
+    if state.changed_orders:
+        orders = [(order, state.orders[order]) for order in sorted(state.changed_orders)]
+        rows = [
+            (order, known.contact.name, known.contact.email, known.contact.language, known.contact.time_zone, _document(known.waiting))
+            for order, known in orders
+        ]
+        await tx.execute(_SAVE_ORDERS, *_columns(rows, 6))
+    if state.mails:
+        mails = [state.mails[key] for key in sorted(state.mails)]
+        written = [(*m.key, m.mail_id, m.recipient, m.subject, m.body, m.message_id, m.created_at, _lines(m.notices)) for m in mails]
+        await tx.copy_records_to_table("mail", columns=_MAIL_COLUMNS, records=written)
+        told = [(*mail.key, *notice[:8], *notice[9:]) for mail in mails for notice in mail.notices]  # without due_at
+        await tx.copy_records_to_table("notice", columns=_NOTICE_COLUMNS, records=told)
+    if state.changed_sendings:
+        changed = [state.sendings[key] for key in sorted(state.changed_sendings)]
+        sent = [(*s.key, s.status, s.attempts, s.sent_at, s.last_error, pause(s.attempts)) for s in changed]
+        await tx.execute(_SAVE_SENDINGS, *_columns(sent, 7))
 
 
 def _columns(rows: Sequence[Sequence[Any]], width: int) -> list[tuple[Any, ...]]:
@@ -132,8 +168,8 @@ def _columns(rows: Sequence[Sequence[Any]], width: int) -> list[tuple[Any, ...]]
 class Queued:
     """A mail that may be sent now."""
 
-    mail_id: UUID
     order: str
+    number: int
     recipient: str
     subject: str
     body: str

@@ -11,7 +11,7 @@ from services.notifier import store
 from services.notifier.api import router
 from services.notifier.app import service
 from services.notifier.audit import CHECKS, COUNTS
-from services.notifier.domain import WITHOUT_DATE
+from services.notifier.domain import WITHOUT_DATE, MailKey, mail_id
 from services.notifier.handlers import MailFailed, MailSent
 from services.notifier.store import queued
 from shared.contracts.orders import CancelReason, LineAllocated, LineBackordered, LineCancelled, LinePromised, LineShipped, OrderRejected
@@ -50,10 +50,10 @@ async def test_a_whole_story(notifier: Notifier):
     assert "Thursday, 10 December 2026" in mail.body
     assert await notifier.violations() == {"mails_sent": 1}
 
-    await notifier.transactions.tell([MailSent(mail=mail.mail_id)])
-    await notifier.transactions.tell([MailSent(mail=mail.mail_id)])
+    await notifier.transactions.tell([MailSent(order=mail.order, number=mail.number)])
+    await notifier.transactions.tell([MailSent(order=mail.order, number=mail.number)])
     assert await queued(notifier.pool, 10) == []
-    assert await notifier.published() == [("backorder.notifier.NoticeSent.v1", str(mail.mail_id))]
+    assert await notifier.published() == [("backorder.notifier.NoticeSent.v1", str(mail_id(MailKey(mail.order, mail.number))))]
     assert await notifier.violations() == {}
 
     await notifier.hears(
@@ -66,7 +66,7 @@ async def test_a_whole_story(notifier: Notifier):
     assert [mail.order for mail in (first, second)] == ["A-1", "B-1"]
     assert "later than Thursday, 10 December 2026" in first.body
     assert "being prepared" in second.subject
-    await notifier.transactions.tell([MailSent(mail=mail.mail_id) for mail in (first, second)])
+    await notifier.transactions.tell([MailSent(order=mail.order, number=mail.number) for mail in (first, second)])
     assert await notifier.violations() == {}
     assert await notifier.parked() == []
     assert await notifier.pool.fetchval("SELECT count(*) FROM runtime.timer") == 0
@@ -104,7 +104,7 @@ async def test_a_mail_refused_for_now_waits_and_holds_back_later_mails_of_its_or
     await notifier.hears(accepted("A-1"), accepted("B-1"), allocated("A-1", change(1, allocated=1)))
     await notifier.passes(DIGEST)
     [mail] = await queued(notifier.pool, 10)
-    await notifier.transactions.tell([MailFailed(mail=mail.mail_id, reason="451 later", permanent=False)])
+    await notifier.transactions.tell([MailFailed(order=mail.order, number=mail.number, reason="451 later", permanent=False)])
     await notifier.hears(
         LineShipped(order="A-1", at=NOON, lines=(change(1, shipped=1, version=2),), shipment="P-1"),
         allocated("B-1", change(1, allocated=1)),
@@ -112,20 +112,20 @@ async def test_a_mail_refused_for_now_waits_and_holds_back_later_mails_of_its_or
     await notifier.passes(DIGEST)
     assert [other.order for other in await queued(notifier.pool, 10)] == ["B-1"]
     row = await notifier.pool.fetchrow(
-        "SELECT attempts, last_error, next_attempt_at > now() AS later FROM mail WHERE mail_id = $1", mail.mail_id
+        "SELECT attempts, last_error, next_attempt_at > now() AS later FROM mail WHERE number = $1", mail.number
     )
     assert tuple(row or ()) == (1, "451 later", True)
     await notifier.pool.execute("UPDATE mail SET next_attempt_at = now()")
-    assert {other.mail_id for other in await queued(notifier.pool, 10) if other.order == "A-1"} == {mail.mail_id}
+    assert [other.number for other in await queued(notifier.pool, 10) if other.order == "A-1"] == [mail.number]
 
 
 async def test_a_mail_refused_for_good_is_told_and_is_not_sent_again(notifier: Notifier):
     await notifier.hears(accepted("A-1"), allocated("A-1", change(1, allocated=1)))
     await notifier.passes(DIGEST)
     [mail] = await queued(notifier.pool, 10)
-    await notifier.transactions.tell([MailFailed(mail=mail.mail_id, reason="550 unknown", permanent=True)])
+    await notifier.transactions.tell([MailFailed(order=mail.order, number=mail.number, reason="550 unknown", permanent=True)])
     assert await queued(notifier.pool, 10) == []
-    assert await notifier.published() == [("backorder.notifier.NoticeFailed.v1", str(mail.mail_id))]
+    assert await notifier.published() == [("backorder.notifier.NoticeFailed.v1", str(mail_id(MailKey(mail.order, mail.number))))]
     assert await notifier.violations() == {}
 
 
@@ -133,17 +133,28 @@ async def test_a_mail_whose_outcome_could_not_be_recorded_is_not_sent_over_and_o
     await notifier.hears(accepted("A-1"), allocated("A-1", change(1, allocated=1)))
     await notifier.passes(DIGEST)
     [mail] = await queued(notifier.pool, 10)
-    await notifier.transactions.tell([MailFailed(mail=mail.mail_id, reason="550 \x00", permanent=True)])
+    await notifier.transactions.tell([MailFailed(order=mail.order, number=mail.number, reason="550 \x00", permanent=True)])
     assert len(await notifier.parked()) == 1
     assert await queued(notifier.pool, 10) == []
 
 
 async def test_the_database_refuses_a_second_notice_of_a_promise_version(notifier: Notifier):
     await notifier.hears(accepted("A-1"), backordered("A-1", change(3, backordered=3, ship_by=december(10), promise=1)))
-    with pytest.raises(asyncpg.UniqueViolationError, match="notice_promise"):
+    await notifier.passes(DIGEST)
+    with pytest.raises(asyncpg.UniqueViolationError, match="notice_told"):
         await notifier.pool.execute(
-            "INSERT INTO notice SELECT order_id, line, 'date_changed', version, total, facts, since, due_at, superseded, mail_id FROM notice"
+            "INSERT INTO notice SELECT order_id, number + 1, line, 'date_changed', version, total, sku, units, ordered, since, at, carrier,"
+            " tracking, reason, ship_by, was FROM notice"
         )
+
+
+WAITS_ON = """
+UPDATE correspondence AS c SET waiting = (
+    SELECT json_build_array(json_build_array(line, kind, version, total, sku, units, ordered, since, since, at, '', '', NULL, ship_by, was))
+    FROM notice n WHERE n.order_id = c.order_id AND kind = 'date_changed')
+WHERE order_id = 'A-1';
+"""
+"""What was told waits still."""
 
 
 @pytest.mark.parametrize(
@@ -151,17 +162,21 @@ async def test_the_database_refuses_a_second_notice_of_a_promise_version(notifie
     [
         ("waiting_notices_have_their_timer", "DELETE FROM runtime.timer"),
         ("waiting_notices_have_their_timer", "UPDATE runtime.timer SET due = due + interval '1 second'"),
-        ("gathering_took_all_that_was_due", "UPDATE notice SET mail_id = NULL WHERE kind = 'date_changed'"),
-        ("mails_have_notices", "UPDATE notice SET mail_id = NULL WHERE order_id = 'A-1'"),
-        ("notices_and_mails_share_their_order", "UPDATE notice SET mail_id = (SELECT mail_id FROM mail LIMIT 1) WHERE order_id = 'B-1'"),
+        ("gathering_took_all_that_was_due", f"{WAITS_ON} DELETE FROM notice WHERE kind = 'date_changed'"),
+        ("what_waits_is_newer_than_what_was_told", WAITS_ON),
+        ("one_word_of_a_level_waits", f"{WAITS_ON} UPDATE correspondence SET waiting = (waiting::jsonb || waiting::jsonb)::json"),
+        ("mails_have_their_notices", "DELETE FROM notice WHERE kind = 'date_changed'"),
+        ("notices_have_their_mail", "DELETE FROM mail WHERE number = (SELECT max(number) FROM mail)"),
+        ("notices_have_their_mail", "UPDATE notice SET order_id = 'B-1' WHERE kind = 'date_changed'"),
+        ("one_notice_per_fact", "DROP INDEX notice_told; INSERT INTO notice SELECT * FROM notice"),
         ("mails_sent", "UPDATE mail SET status = 'queued', sent_at = NULL"),
         (
             "promises_are_told_in_order",
-            "UPDATE notice SET version = 5 WHERE kind = 'backordered' AND mail_id IS NOT NULL",
+            "UPDATE notice SET version = 5 WHERE kind = 'backordered'",
         ),
         (
             "one_notice_per_promise_version",
-            "DROP INDEX notice_promise; UPDATE notice SET version = 1 WHERE order_id = 'A-1' AND kind = 'date_changed'",
+            "DROP INDEX notice_told; UPDATE notice SET version = 1 WHERE order_id = 'A-1' AND kind = 'date_changed'",
         ),
     ],
 )
@@ -171,7 +186,7 @@ async def test_the_audit_sees_harm(notifier: Notifier, check: str, harm: str):
     await notifier.hears(promised("A-1", change(3, backordered=3, ship_by=december(12), promise=2)))
     await notifier.passes(DIGEST)
     for _ in range(2):
-        await notifier.transactions.tell([MailSent(mail=mail.mail_id) for mail in await queued(notifier.pool, 10)])
+        await notifier.transactions.tell([MailSent(order=mail.order, number=mail.number) for mail in await queued(notifier.pool, 10)])
     await notifier.hears(backordered("B-1", change(3, backordered=3)))
     assert await notifier.violations() == {}
     await notifier.pool.execute(harm)
@@ -197,7 +212,7 @@ async def test_counts_and_queries_tell_no_personal_data(notifier: Notifier):
         assert (await client.get("/orders/X/notices")).status_code == 404
         assert (await client.get("/mails/summary")).json() == {"queued": 1, "sent": 0, "failed": 0}
     counts = {name: await notifier.pool.fetchval(count) for name, count in COUNTS.items()}
-    assert counts == {"orders": 1, "notices": 2, "notices_superseded": 0, "mails": 1, "mails_sent": 0, "mails_failed": 0}
+    assert counts == {"orders": 1, "notices_told": 1, "notices_waiting": 1, "mails": 1, "mails_sent": 0, "mails_failed": 0}
     assert CHECKS
 
 

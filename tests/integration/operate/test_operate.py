@@ -120,11 +120,11 @@ async def test_everything_that_is_under_way_is_counted(at_rest: Settings) -> Non
         "INSERT INTO runtime.outbox (topic, partition, id, type, time, causation, actor, value) VALUES ('t', 0, gen_random_uuid(), 'T', $1, '', '', '')",
         now,
     )  # fmt: skip
-    await run(at_rest, "notifier", "INSERT INTO order_contact VALUES ('A-1', 'Ann', 'ann@example.com', 'en', 'UTC')")
+    await run(at_rest, "notifier", "INSERT INTO correspondence VALUES ('A-1', 'Ann', 'ann@example.com', 'en', 'UTC')")
     await run(
         at_rest, "notifier",
-        "INSERT INTO mail (mail_id, number, order_id, recipient, subject, body, message_id, created_at, status)"
-        " VALUES (gen_random_uuid(), 1, 'A-1', 'ann@example.com', 's', 'b', 'm', $1, 'queued')",
+        "INSERT INTO mail (mail_id, number, order_id, recipient, subject, body, message_id, created_at, lines)"
+        " VALUES (gen_random_uuid(), 1, 'A-1', 'ann@example.com', 's', 'b', 'm', $1, '[]')",
         now,
     )  # fmt: skip
     found = await settled(at_rest)

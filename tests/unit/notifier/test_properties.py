@@ -7,7 +7,7 @@ from datetime import date, timedelta
 from hypothesis import event, given, settings
 from hypothesis import strategies as st
 
-from services.notifier.domain import PROMISES, WITHOUT_DATE, Mail, told_promise
+from services.notifier.domain import LEVELS, PROMISES, WITHOUT_DATE, Mail
 from shared.contracts.notifier import NoticeKind
 from shared.contracts.orders import Amounts, CancelReason, LineChange
 from tests.unit.notifier.world import World, december
@@ -77,20 +77,20 @@ def step(world: World, line: Line, action: str, amount: int, day: int | None) ->
         world.cancelled(line.change(quantity), reason=CancelReason.CUSTOMER)
 
 
-def agrees(world: World, mail: Mail, lines: dict[int, Line]) -> None:
+def agrees(mail: Mail, lines: dict[int, Line]) -> None:
     """The mail says of every line what is known now, and says it once."""
-    notices = world.of(mail)
-    assert notices
-    for notice in notices:
-        line, facts = lines[notice.key.line], notice.facts
-        if notice.key.kind in PROMISES:
+    assert mail.notices
+    for notice in mail.notices:
+        line = lines[notice.line]
+        assert notice.ordered == line.ordered
+        if notice.kind in PROMISES:
             assert line.backordered > 0
-            assert (facts.amounts, facts.ship_by, notice.key.version) == (line.amounts, line.ship_by, line.promise)
-        if notice.key.kind is NoticeKind.DATE_CHANGED:
-            assert facts.was != facts.ship_by
-        if notice.key.kind is NoticeKind.ALLOCATED:
-            assert facts.amounts.allocated == line.allocated > 0
-    levels = Counter((n.key.line, n.key.kind in PROMISES) for n in notices if n.key.kind not in {NoticeKind.SHIPPED, NoticeKind.CANCELLED})
+            assert (notice.units, notice.ship_by, notice.version) == (line.backordered, line.ship_by, line.promise)
+        if notice.kind is NoticeKind.DATE_CHANGED:
+            assert notice.was != notice.ship_by
+        if notice.kind is NoticeKind.ALLOCATED:
+            assert notice.units == line.allocated > 0
+    levels = Counter((n.line, n.kind in PROMISES) for n in mail.notices if n.kind in LEVELS)
     assert all(count == 1 for count in levels.values())
 
 
@@ -104,24 +104,22 @@ def test_any_story(steps):
         if action == "wait":
             # Nothing happens to the lines meanwhile, so every mail written on the way must agree with how they stand.
             for mail in world.passes(timedelta(minutes=4 * amount) if day else timedelta(hours=6 * amount)):
-                agrees(world, mail, lines)
+                agrees(mail, lines)
             continue
         before = lines[number].shipped, lines[number].cancelled
         step(world, lines[number], action, amount, day)
         shipments += lines[number].shipped > before[0]
         cancellations += lines[number].cancelled > before[1]
     for mail in world.passes(WITHOUT_DATE):
-        agrees(world, mail, lines)
+        agrees(mail, lines)
     event(f"{min(len(world.state.mails), 5)} mails")
 
     assert world.timer is None
-    assert not any(notice.waiting for notice in world.notices), "everything was told or superseded within a day"
-    promises = Counter((n.key.line, n.key.version) for n in world.notices if n.key.kind in PROMISES)
+    assert world.waiting == [], "everything was told or superseded within a day"
+    promises = Counter((n.line, n.version) for n in world.told if n.kind in PROMISES)
     assert all(count == 1 for count in promises.values()), "one notice per line and promise version"
-    told = Counter(notice.key.kind for notice in world.notices if notice.mail_id is not None)
+    told = Counter(notice.kind for notice in world.told)
     assert (told[NoticeKind.SHIPPED], told[NoticeKind.CANCELLED]) == (shipments, cancellations), "each fact once"
     for line in lines.values():
         if line.backordered:
-            known = told_promise(notice for notice in world.notices if notice.key.line == line.number)
-            assert known is not None
-            assert known.facts.ship_by == line.ship_by, "the customer knows the date"
+            assert world.told_of(line.number)[NoticeKind.BACKORDERED].ship_by == line.ship_by, "the customer knows the date"

@@ -13,8 +13,8 @@ from tests.unit.notifier.world import DIGEST, NOON, POLICY, World, change, decem
 MINUTE = timedelta(minutes=1)
 
 
-def kinds(world: World, mail: Mail) -> list[tuple[int, NoticeKind]]:
-    return [(notice.key.line, notice.key.kind) for notice in world.of(mail)]
+def kinds(mail: Mail) -> list[tuple[int, NoticeKind]]:
+    return [(notice.line, notice.kind) for notice in mail.notices]
 
 
 def test_a_backorder_with_a_date_is_told_when_the_digest_window_closes():
@@ -22,7 +22,7 @@ def test_a_backorder_with_a_date_is_told_when_the_digest_window_closes():
     world.backordered(change(3, backordered=3, ship_by=december(10), promise=1))
     assert world.passes(DIGEST - MINUTE) == []
     [mail] = world.passes(MINUTE)
-    assert kinds(world, mail) == [(1, NoticeKind.BACKORDERED)]
+    assert kinds(mail) == [(1, NoticeKind.BACKORDERED)]
     assert "Thursday, 10 December 2026" in mail.body
     assert mail.recipient == "ann@example.org"
     assert world.timer is None
@@ -34,7 +34,7 @@ def test_notices_of_one_window_share_a_mail_and_the_window_opens_with_the_first(
     world.passes(10 * MINUTE)
     world.backordered(change(3, line=2, backordered=3, ship_by=december(10), promise=1))
     [mail] = world.passes(5 * MINUTE)
-    assert kinds(world, mail) == [(1, NoticeKind.ALLOCATED), (2, NoticeKind.BACKORDERED)]
+    assert kinds(mail) == [(1, NoticeKind.ALLOCATED), (2, NoticeKind.BACKORDERED)]
 
 
 def test_a_backorder_without_a_date_is_held_for_a_day_and_then_says_so():
@@ -51,7 +51,7 @@ def test_a_date_completes_the_held_notice():
     world.passes(60 * MINUTE)
     world.promised(change(3, backordered=3, ship_by=december(10), promise=1, version=2))
     [mail] = world.passes(DIGEST)
-    assert kinds(world, mail) == [(1, NoticeKind.BACKORDERED)]
+    assert kinds(mail) == [(1, NoticeKind.BACKORDERED)]
     assert "10 December 2026" in mail.body
     assert "no date" not in mail.body
     assert world.passes(2 * WITHOUT_DATE) == []
@@ -73,9 +73,9 @@ def test_held_notices_do_not_leave_with_others_before_their_time():
     world.backordered(change(3, line=1, backordered=3))
     world.allocated(change(2, line=2, allocated=2))
     [first] = world.passes(DIGEST)
-    assert kinds(world, first) == [(2, NoticeKind.ALLOCATED)]
+    assert kinds(first) == [(2, NoticeKind.ALLOCATED)]
     [second] = world.passes(WITHOUT_DATE)
-    assert kinds(world, second) == [(1, NoticeKind.BACKORDERED)]
+    assert kinds(second) == [(1, NoticeKind.BACKORDERED)]
 
 
 def test_a_line_allocated_in_full_within_the_window_needs_no_word_of_a_backorder():
@@ -84,7 +84,7 @@ def test_a_line_allocated_in_full_within_the_window_needs_no_word_of_a_backorder
     world.passes(5 * MINUTE)
     world.allocated(change(3, allocated=3, ship_by=december(10), promise=1))
     [mail] = world.passes(DIGEST)
-    assert kinds(world, mail) == [(1, NoticeKind.ALLOCATED)]
+    assert kinds(mail) == [(1, NoticeKind.ALLOCATED)]
 
 
 def test_a_line_allocated_in_part_tells_both_with_the_amounts_of_now():
@@ -101,7 +101,7 @@ def test_further_allocations_within_the_window_are_one_notice():
     world.allocated(change(2, allocated=2, backordered=3, version=1))
     world.allocated(change(3, allocated=5, version=2))
     [mail] = world.passes(DIGEST)
-    assert kinds(world, mail) == [(1, NoticeKind.ALLOCATED)]
+    assert kinds(mail) == [(1, NoticeKind.ALLOCATED)]
     assert "SKU-1: 5 units\n" in mail.body
 
 
@@ -110,7 +110,7 @@ def test_what_has_shipped_is_not_said_to_be_in_preparation():
     world.allocated(change(3, allocated=3, version=1))
     world.shipped(change(3, shipped=3, version=2))
     [mail] = world.passes(DIGEST)
-    assert kinds(world, mail) == [(1, NoticeKind.SHIPPED)]
+    assert kinds(mail) == [(1, NoticeKind.SHIPPED)]
 
 
 def test_every_shipment_is_told_even_of_one_line_in_one_transaction_of_orders():
@@ -136,7 +136,7 @@ def test_a_cancelled_line_has_no_other_news():
     world.backordered(change(3, backordered=3, ship_by=december(10), promise=1))
     world.cancelled(change(3, cancelled=3, ship_by=december(10), promise=1, version=2))
     [mail] = world.passes(DIGEST)
-    assert kinds(world, mail) == [(1, NoticeKind.CANCELLED)]
+    assert kinds(mail) == [(1, NoticeKind.CANCELLED)]
 
 
 def test_nothing_left_to_tell_writes_no_mail():
@@ -165,7 +165,7 @@ def test_a_changed_date_tells_the_old_one_the_new_one_and_the_choices(was, now, 
     world.passes(WITHOUT_DATE)
     world.promised(change(3, backordered=3, ship_by=now, promise=2, version=2))
     [mail] = world.passes(DIGEST)
-    assert kinds(world, mail) == [(1, NoticeKind.DATE_CHANGED)]
+    assert kinds(mail) == [(1, NoticeKind.DATE_CHANGED)]
     assert words in mail.body
     assert "You may wait, or cancel" in mail.body
 
@@ -177,9 +177,9 @@ def test_several_changes_within_a_window_tell_only_the_last_against_what_the_cus
     for promise, day in ((2, 12), (3, 20), (4, 11)):
         world.promised(change(3, backordered=3, ship_by=december(day), promise=promise))
     [mail] = world.passes(DIGEST)
-    assert [notice.key.version for notice in world.of(mail)] == [4]
+    assert [notice.version for notice in mail.notices] == [4]
     assert "by Friday, 11 December 2026, later than Thursday, 10 December" in mail.body
-    assert sorted(notice.key.version for notice in world.notices if notice.superseded) == [2, 3]
+    assert sorted(notice.version for notice in world.told) == [1, 4]
 
 
 def test_a_date_that_moves_back_to_what_the_customer_knows_is_no_news():
@@ -189,7 +189,8 @@ def test_a_date_that_moves_back_to_what_the_customer_knows_is_no_news():
     world.promised(change(3, backordered=3, ship_by=december(12), promise=2))
     world.promised(change(3, backordered=3, ship_by=december(10), promise=3))
     assert world.passes(2 * WITHOUT_DATE) == []
-    assert all(notice.superseded for notice in world.notices if notice.key.version > 1)
+    assert world.waiting == []
+    assert [notice.version for notice in world.told] == [1]
 
 
 def test_a_promise_version_is_told_once_however_often_it_is_heard():
@@ -199,7 +200,8 @@ def test_a_promise_version_is_told_once_however_often_it_is_heard():
         world.promised(change(3, backordered=3, ship_by=december(10), promise=1))
         world.passes(DIGEST)
     assert len(world.state.mails) == 1
-    assert len(world.notices) == 1
+    assert len(world.told) == 1
+    assert world.waiting == []
 
 
 def test_a_promise_for_nothing_that_waits_is_no_news():
@@ -207,7 +209,7 @@ def test_a_promise_for_nothing_that_waits_is_no_news():
     world.allocated(change(3, allocated=3))
     world.promised(change(0, allocated=3, ship_by=december(10), promise=1, version=2))
     [mail] = world.passes(WITHOUT_DATE)
-    assert kinds(world, mail) == [(1, NoticeKind.ALLOCATED)]
+    assert kinds(mail) == [(1, NoticeKind.ALLOCATED)]
 
 
 def test_a_sent_mail_is_told_to_the_shop_once_with_the_mail_as_cause():
@@ -221,7 +223,7 @@ def test_a_sent_mail_is_told_to_the_shop_once_with_the_mail_as_cause():
     assert isinstance(send.message, NoticeSent)
     assert send.cause == send.message.mail == str(mail.mail_id)
     assert [(n.line, n.kind, n.promise_version) for n in send.message.notices] == [(1, "allocated", 4), (2, "backordered", 9)]
-    assert world.state.mails[mail.mail_id].status == "sent"
+    assert world.state.sendings[mail.key].status == "sent"
 
 
 def test_a_mail_refused_for_now_stays_queued_and_one_refused_for_good_is_told():
@@ -229,12 +231,12 @@ def test_a_mail_refused_for_now_stays_queued_and_one_refused_for_good_is_told():
     world.allocated(change(2, allocated=2))
     [mail] = world.passes(DIGEST)
     world.failed(mail, permanent=False)
-    assert (world.state.mails[mail.mail_id].status, world.state.mails[mail.mail_id].attempts, world.sends) == ("queued", 1, [])
+    assert (world.state.sendings[mail.key].status, world.state.sendings[mail.key].attempts, world.sends) == ("queued", 1, [])
     world.failed(mail, permanent=True)
     world.failed(mail, permanent=True)
     [send] = world.sends
     assert isinstance(send.message, NoticeFailed)
-    assert world.state.mails[mail.mail_id].status == "failed"
+    assert world.state.sendings[mail.key].status == "failed"
 
 
 def test_a_mail_written_again_by_a_replay_has_the_same_identity():

@@ -4,7 +4,7 @@ from collections.abc import Iterable
 from datetime import UTC, date, datetime, timedelta
 from typing import Any
 
-from services.notifier.domain import Mail, Notice, Policy
+from services.notifier.domain import Mail, Notice, Policy, Sending, ToldOfLine
 from services.notifier.handlers import (
     DigestDue,
     MailFailed,
@@ -18,7 +18,7 @@ from services.notifier.handlers import (
 )
 from shared.contracts.base import Currency
 from shared.contracts.commerce import Customer
-from shared.contracts.notifier import NoticeKind
+from shared.contracts.notifier import NoticedLine, NoticeKind
 from shared.contracts.orders import (
     Amounts,
     CancelReason,
@@ -114,17 +114,29 @@ class World:
             self.now, self.timer, self.number = max(self.now, self.timer), None, self.number + 1
             self._run(digest_due(POLICY)(self.state, DigestDue(key=self.order), self.context()))
         self.now = end
-        return [mail for identity, mail in self.state.mails.items() if identity not in before]
+        written = [mail for key, mail in self.state.mails.items() if key not in before]
+        for mail in written:
+            lines = tuple(NoticedLine(line=n.line, kind=n.kind, promise_version=n.version) for n in mail.notices)
+            self.state.sendings[mail.key] = Sending(mail.key, mail.mail_id, lines)
+        return written
 
     def sent(self, mail: Mail) -> None:
-        self._run(mail_sent(self.state, MailSent(mail=mail.mail_id), self.context()))
+        self._run(mail_sent(self.state, MailSent(order=mail.key.order, number=mail.key.number), self.context()))
 
     def failed(self, mail: Mail, *, permanent: bool) -> None:
-        self._run(mail_failed(self.state, MailFailed(mail=mail.mail_id, reason="550 no", permanent=permanent), self.context()))
+        refusal = MailFailed(order=mail.key.order, number=mail.key.number, reason="550 no", permanent=permanent)
+        self._run(mail_failed(self.state, refusal, self.context()))
 
     @property
-    def notices(self) -> list[Notice]:
-        return list(self.state.all_of(self.order))
+    def waiting(self) -> list[Notice]:
+        """What is still to be told."""
+        return [notice for notices in self.state.orders[self.order].waiting.values() for notice in notices]
 
-    def of(self, mail: Mail) -> list[Notice]:
-        return [notice for notice in self.notices if notice.mail_id == mail.mail_id]
+    @property
+    def told(self) -> list[Notice]:
+        """What went into mails."""
+        return [notice for mail in self.state.mails.values() for notice in mail.notices]
+
+    def told_of(self, line: int) -> ToldOfLine:
+        """What the customer was last told of a line."""
+        return self.state.told_of(self.order, line)
