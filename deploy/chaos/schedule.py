@@ -1,7 +1,7 @@
 """When which fault strikes: a function of the seed, so that a run can be had again.
 
 A run is a row of scenes: one fault alone, or two or three at once. What belongs to no scene together waits for the other's end: so
-every kind is seen alone and in combinations, and between scenes there is often a moment in which recovery can be measured.
+every kind is seen alone and in combinations, and between scenes there is often a rest in which recovery can be measured.
 """
 
 import random
@@ -10,6 +10,8 @@ from dataclasses import dataclass
 
 ALONE_SHARE = 0.45
 """So many of the scenes have a single fault."""
+RESTED_SHARE = 0.5
+"""So many of the scenes begin when the system has got over the one before; the others strike it while it is down."""
 LARGEST_SCENE = 3
 TOGETHER_SECONDS = 3.0
 """Within so long the faults of one scene strike."""
@@ -18,13 +20,14 @@ TOGETHER_SECONDS = 3.0
 @dataclass(frozen=True, slots=True)
 class Strike:
     """A fault that is to strike `at` seconds after the start, by its own chance of `seed`. `beside` names the kinds of its scene: they
-    may be at work at the same time; any other must have healed first."""
+    may be at work at the same time; any other must have healed first. `rested`: the system must have got over it, too."""
 
     at: float
     kind: str
     seed: int
     scene: int
     beside: frozenset[str] = frozenset()
+    rested: bool = False
 
 
 def schedule(seed: int, faults: int, minutes: float, kinds: Mapping[str, str]) -> list[Strike]:
@@ -38,9 +41,10 @@ def schedule(seed: int, faults: int, minutes: float, kinds: Mapping[str, str]) -
     strikes = []
     for number, scene in enumerate(scenes):
         start = apart * (number + chance.uniform(0.0, 0.5))
+        rested = chance.random() < RESTED_SHARE
         for kind in scene:
             at = start + (chance.uniform(0, TOGETHER_SECONDS) if len(scene) > 1 else 0)
-            strikes.append(Strike(round(at, 2), kind, chance.getrandbits(32), number, frozenset(scene) - {kind}))
+            strikes.append(Strike(round(at, 2), kind, chance.getrandbits(32), number, frozenset(scene) - {kind}, rested))
     return sorted(strikes, key=lambda strike: (strike.scene, strike.at))
 
 

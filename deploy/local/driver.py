@@ -110,7 +110,7 @@ class Outlet(Protocol):
 
 class Driver:
     """Publishes what is due and moves the clock with it. `business` is the business time now. `outlet` is open already; without one
-    the driver publishes by itself. It goes on as long as something moves within `patience` (wall seconds)."""
+    the driver has a publisher of its own. It goes on as long as something moves within `patience` (wall seconds)."""
 
     def __init__(
         self,
@@ -140,8 +140,8 @@ class Driver:
 
     async def __aenter__(self) -> Self:
         await self._open.enter_async_context(self._clock)
-        if self._outlet is self._own:
-            await self._open.enter_async_context(self._own)
+        if isinstance(self._outlet, Publisher):
+            await self._open.enter_async_context(self._outlet)
         return self
 
     async def __aexit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
