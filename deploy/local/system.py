@@ -65,17 +65,24 @@ def up(
     clock: str = "wall",
     instances: Mapping[str, int] | None = None,
     extra_env: Mapping[str, str] | None = None,
+    brokers: int | None = None,
+    service_env: Mapping[str, Mapping[str, str]] | None = None,
+    runner: str = "",
 ) -> SystemInfo:
     """Start what does not run yet, in the order of need, and return when every service is ready.
 
-    Services that run already are left alone, unless they were started for other settings: those start anew.
+    Services that run already are left alone, unless they were started for other settings: those start anew. `brokers` of our
+    own Kafka are one or three; None is as before, at first one. `service_env` is for one service alone, and stands above
+    `extra_env`. `runner` is a module that runs the services' modules in its own way.
     """
-    addresses = infrastructure.start(home)
+    addresses = infrastructure.start(home, brokers)
     plan = Plan(
         namespace=namespace,
         clock=clock,
         instances={name: (instances or {}).get(name, 1) for name in SERVICES},
         extra_env=dict(extra_env or {}),
+        service_env={name: dict(env) for name, env in (service_env or {}).items()},
+        runner=runner,
         kafka=addresses.kafka,
         database_url=addresses.database_url,
     )
@@ -117,7 +124,7 @@ def reset(home: Home) -> None:
 def status(home: Home) -> SystemInfo:
     """What runs here now, each process asked whether it is ready."""
     plan = _plan(home)
-    names = [kafka.NAME, postgres.NAME, _SMTP, *_names(plan)]
+    names = [*kafka.names(home), postgres.NAME, _SMTP, *_names(plan)]
     with ThreadPoolExecutor(len(names)) as pool:
         found = list(pool.map(lambda name: _process(home, plan, name), names))
     return SystemInfo(
@@ -134,8 +141,13 @@ def status(home: Home) -> SystemInfo:
 
 
 def kill(home: Home, name: str) -> None:
-    """End one process, such as `orders-1` or `kafka`, as a power cut would."""
+    """End one process, such as `orders-1` or `kafka-2`, as a power cut would."""
     processes.kill(home, name)
+
+
+def start_broker(home: Home, name: str) -> None:
+    """Start one broker of a cluster, such as `kafka-2`; return when it answers and the cluster has taken it in."""
+    kafka.start_broker(home, name)
 
 
 def start_service(home: Home, name: str, extra_env: Mapping[str, str] | None = None) -> None:
@@ -173,6 +185,7 @@ def _environment(home: Home, plan: Plan) -> dict[str, str]:
         "BACKORDER_CLOCK": plan.clock,
         "BACKORDER_API_SECRET": home.state().api_secret,
         "BACKORDER_SMTP_URL": f"smtp://127.0.0.1:{home.port(_SMTP)}",
+        **({"BACKORDER_REPLICATION": str(brokers)} if (brokers := len(kafka.names(home))) > 1 else {}),
         **plan.extra_env,
     }
 
@@ -180,7 +193,7 @@ def _environment(home: Home, plan: Plan) -> dict[str, str]:
 def _start_smtp(home: Home) -> None:
     if processes.pid_of(home, _SMTP) is None:
         port = home.usable_port(_SMTP)
-        _start_python(home, _SMTP, "deploy.local.smtp_sink", {}, "--port", str(port), "--maildir", str(home.mail))
+        _start_python(home, _SMTP, {}, "deploy.local.smtp_sink", "--port", str(port), "--maildir", str(home.mail))
     processes.wait_until(home, _SMTP, lambda: _listens(home.port(_SMTP)), timeout=30)
 
 
@@ -190,26 +203,29 @@ def _start_services(home: Home, names: list[str], extra_env: Mapping[str, str] |
         if processes.pid_of(home, name) is None:
             service, instance = name.split("-")
             own = {"BACKORDER_INSTANCE": instance, "BACKORDER_HTTP_PORT": str(home.usable_port(name))}
-            env = {**_environment(home, plan), **own, **(extra_env or {})}
-            _start_python(home, name, f"services.{service}.app", env)
+            env = {**_environment(home, plan), **plan.service_env.get(service, {}), **own, **(extra_env or {})}
+            _start_python(home, name, env, *filter(None, [plan.runner]), f"services.{service}.app")
     for name in names:
         processes.wait_until(home, name, partial(_is_ready, f"http://127.0.0.1:{home.port(name)}"), timeout=60)
 
 
-def _start_python(home: Home, name: str, module: str, env: Mapping[str, str], *arguments: str) -> None:
+def _start_python(home: Home, name: str, env: Mapping[str, str], *arguments: str) -> None:
     path = os.pathsep.join(filter(None, (str(_ROOT), os.environ.get("PYTHONPATH"))))
-    command = [sys.executable, "-m", module, *arguments]
+    command = [sys.executable, "-m", *arguments]
     processes.start(home, name, command, env={**os.environ, **env, "PYTHONPATH": path})
 
 
 def _stop_services(home: Home) -> None:
-    servers = {kafka.NAME, postgres.NAME, _SMTP}
+    servers = {*kafka.names(home), postgres.NAME, _SMTP}
     processes.stop_all(home, (name for name in processes.running(home) if name not in servers))
 
 
 def _process(home: Home, plan: Plan, name: str) -> Process:
     pid = processes.pid_of(home, name)
-    if name == kafka.NAME:
+    if name in kafka.names(home):
+        own = kafka.address(home, name)
+        if own in plan.kafka.split(","):
+            return Process(name=name, pid=pid, address=own, ready=kafka.is_ready(home, name))
         return Process(name=name, pid=pid, address=plan.kafka, ready=kafka.answers(plan.kafka))
     if name == postgres.NAME:
         return Process(name=name, pid=pid, address=_server(plan.database_url), ready=postgres.answers(plan.database_url))
