@@ -2,6 +2,7 @@
 
 import asyncio
 import random
+from collections import Counter
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
@@ -9,6 +10,7 @@ from datetime import UTC, datetime, timedelta
 from time import monotonic
 from typing import TypeAlias
 
+from deploy.chaos.fault import MissedError
 from deploy.chaos.schedule import Strike
 from deploy.chaos.verdict import Window
 from deploy.chaos.violation import Violation
@@ -34,6 +36,8 @@ class Struck:
     what: str = ""
     healed_at: datetime | None = None
     recovered: float | None = None
+    missed: bool = False
+    """Another fault had struck what this one needs: it did nothing."""
 
     def __str__(self) -> str:
         until = f"{self.healed_at:%H:%M:%S.%f}"[:-4] if self.healed_at else "never healed"
@@ -98,6 +102,8 @@ class Nemesis:
         try:
             async with asyncio.timeout(FAULT_SECONDS):
                 struck.what = await self.act(strike.kind, chance)
+        except MissedError as missed:
+            struck.missed, struck.what = True, f"missed, {missed}"
         except Exception as error:  # noqa: BLE001  (whatever it is: the run is not what it should be, and goes on)
             struck.what = f"failed: {type(error).__name__}: {error}"
             row = {"fault": strike.kind, "seed": strike.seed, "struck": str(struck.struck_at), "error": struck.what}
@@ -131,8 +137,5 @@ class Nemesis:
 
 
 def counted(timeline: Sequence[Struck]) -> Mapping[str, int]:
-    """How many of each kind."""
-    counts: dict[str, int] = {}
-    for struck in timeline:
-        counts[struck.strike.kind] = counts.get(struck.strike.kind, 0) + 1
-    return dict(sorted(counts.items()))
+    """How many of each kind struck."""
+    return dict(sorted(Counter(struck.strike.kind for struck in timeline if not struck.missed).items()))

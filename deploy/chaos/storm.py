@@ -102,6 +102,19 @@ async def storm(
     return Storm(doors, vandal, witness, nemesis, watch.audits, settling, [*violations, *watch.violations])
 
 
+async def caught_up(around: Surroundings) -> None:
+    """Returns when everything that stands in the log now has been applied, and every process is ready."""
+    ends = None
+    while True:
+        with suppress(KafkaError, *TRANSIENT):
+            async with Observer(around.settings) as observer:
+                ends = ends or await observer.ends()
+                while not all(standing.passed(ends) for standing in await observer.standings()) or not await around.ready():
+                    await asyncio.sleep(0.1)
+                return
+        await asyncio.sleep(0.5)
+
+
 async def _strike(nemesis: Nemesis, strikes: Sequence[Strike], minutes: float) -> None:
     began = monotonic()
     await nemesis.strike_all(strikes)
