@@ -1,7 +1,7 @@
 """The same input without faults and without hostility: what the run has to be equal to."""
 
 import asyncio
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from datetime import datetime
 
 from deploy.chaos import demand
@@ -35,11 +35,13 @@ def meant(accepted: Iterable[Acceptance]) -> list[Publication]:
     return sorted(found.values(), key=lambda said: said.time)
 
 
-def calm(home: Home, said: Sequence[Publication], seed: int) -> tuple[dict[LineKey, Outcome], list[Violation]]:
+def calm(home: Home, said: Sequence[Publication], seed: int, say: Callable[[str], None]) -> tuple[dict[LineKey, Outcome], list[Violation]]:
     """Plays it into a fresh system in this home; answers what became of every line, and what the audit found."""
     story = story_of(said, seed)
     with fresh_system(home, story.start, demand.ZONE) as settings:
+        say(f"  {len(story.events)} messages to play")
         run = asyncio.run(play(settings, story, Tally()))
+        say(f"  all has come to its end after {run.summary.seconds:.1f} s, {run.summary.lines} lines")
         outcomes = asyncio.run(lines(settings))
     return outcomes, [
         Violation(f"in the calm run: {found['check']}", {**found["row"], "expected": found["expected"]}) for found in run.audit.violations()

@@ -96,7 +96,7 @@ def told(violations: Sequence[Violation], timeline: Iterable[object], log: Seque
     yield from (f"  {violation}" for violation in violations[:SHOWN])
     if len(violations) > SHOWN:
         yield f"  … and {len(violations) - SHOWN} more (--json shows all)"
-    messages = list(history(violations[0], log))
+    messages = list(history(violations[0], log)) if violations else []
     if messages:
         yield f"The first message about the first of them:\n  {messages[0]}"
         yield from (f"  then {entry}" for entry in messages[1:SHOWN])

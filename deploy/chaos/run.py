@@ -75,7 +75,7 @@ def run(home: Home, plan: Plan, say: Callable[[str], None]) -> Run:
     after = asyncio.run(_stormy(home, plan, say))
     say("The same input once more, in calm")
     accepted = after.storm.doors.accepted
-    outcomes, wrong = calm(Home(home.path / "calm"), meant(accepted), plan.seed)
+    outcomes, wrong = calm(Home(home.path / "calm"), meant(accepted), plan.seed, say)
     lines = after.evidence.lines
     scarce = frozenset(sku for sku in demand.skus() if not demand.may_wait(sku))
     comparison = verdict.compared(lines, outcomes, verdict.cancelled_lines(accepted, lines), scarce)

@@ -135,14 +135,17 @@ async def _settled(playing: "asyncio.Task[None]") -> list[Violation]:
 
 @asynccontextmanager
 async def _at_work(*work: Awaitable[None]) -> AsyncIterator[None]:
-    """Meanwhile this is done, until it ends or until it is no longer needed."""
+    """Meanwhile this is done, until it ends or until it is no longer needed. Raises what made it fail."""
     tasks = [asyncio.ensure_future(each) for each in work]
     try:
         yield
     finally:
         for task in tasks:
             task.cancel()
-        await asyncio.gather(*tasks, return_exceptions=True)
+        ended = await asyncio.gather(*tasks, return_exceptions=True)
+    for outcome in ended:
+        if isinstance(outcome, Exception):
+            raise outcome
 
 
 class Watch:

@@ -118,10 +118,12 @@ class Persistent:
             kafka = producer(self._settings)
             try:
                 await kafka.start()
-            except (KafkaError, OSError):
-                await _stopped(kafka)
-            else:
                 self._kafka = kafka
+            except (KafkaError, TimeoutError, OSError):
+                pass
+            finally:
+                if self._kafka is not kafka:
+                    await _stopped(kafka)
 
 
 async def _stopped(kafka: AIOKafkaProducer | None) -> None:
