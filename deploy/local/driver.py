@@ -129,8 +129,7 @@ class Driver:
         self._observer, self._feed, self._simulator = observer, feed, simulator
         self._hold = Hold(start, ahead)
         self._open = AsyncExitStack()
-        self._own = Publisher(settings)
-        self._outlet = outlet or self._own
+        self._outlet: Outlet = outlet or Publisher(settings)
         self._clock = Persistent(settings)
         self._patience = patience
         self._standings: list[Standing] = []
