@@ -103,12 +103,14 @@ class Proxy:
         with self._link(writer):
             if self.mode.resets:
                 return
-            with suppress(OSError):
+            try:
                 there, to_there = await asyncio.open_connection(HOST, self.target)
-                with self._closed_at_the_end(to_there), suppress(ExceptionGroup):
+                with self._closed_at_the_end(to_there):
                     async with asyncio.TaskGroup() as group:
                         group.create_task(self._forward(Way.UP, reader, to_there))
                         group.create_task(self._forward(Way.DOWN, there, writer))
+            except* OSError:
+                pass  # one end is gone, and the other is told by its end
 
     @contextmanager
     def _link(self, writer: asyncio.StreamWriter) -> Iterator[None]:

@@ -5,17 +5,20 @@ import os
 import random
 import signal
 from collections import defaultdict
-from collections.abc import AsyncIterator, Callable, Mapping
-from contextlib import AsyncExitStack, asynccontextmanager
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
+from contextlib import AsyncExitStack, asynccontextmanager, suppress
 from dataclasses import dataclass, field
 from datetime import datetime
 from functools import partial
 from pathlib import Path
 from time import monotonic
-from typing import ParamSpec, TypeVar
+from typing import Any, ParamSpec, TypeVar
 from urllib.parse import urlsplit, urlunsplit
 
-from deploy.chaos import victim
+import asyncpg
+import httpx
+
+from deploy.chaos import disk, victim
 from deploy.chaos.healing import surely
 from deploy.chaos.proxy import HOST, Proxy
 from deploy.local import driver, infrastructure, kafka, postgres, processes, system
@@ -45,6 +48,8 @@ class Stage:
     instances: Mapping[str, int]
     pace: float = 1.0
     """Durations of faults are multiplied by this."""
+    small_disk: Path | None = None
+    """Where the services' tables are, if the stage was set with one."""
     _turns: dict[str, asyncio.Lock] = field(default_factory=lambda: defaultdict(asyncio.Lock))
 
     def names(self, service: str | None = None) -> list[str]:
@@ -71,14 +76,14 @@ class Stage:
         """Asks a part to end, and ends it when it does not; whether it ended by itself."""
         return await _do(processes.stop, self.home, part, timeout=_GRACE_SECONDS, first=first)
 
-    async def launch(self, part: str) -> None:
-        """Starts a part unless it runs. Brokers and services are not awaited: what they need may be away."""
+    async def launch(self, part: str, *options: str) -> None:
+        """Starts a part unless it runs, the mailbox with options. Brokers and services are not awaited: what they need may be away."""
         if part in BROKERS:
             await _do(kafka.launch, self.home, part)
         elif part == postgres.NAME:
             await _do(postgres.start, self.home)
         elif part == system.SMTP:
-            await _do(system.start_smtp, self.home)
+            await _do(system.start_smtp, self.home, *options)
         else:
             await _do(system.launch_service, self.home, part)
 
@@ -99,6 +104,31 @@ class Stage:
             return False
         write_private(file, order.model_dump_json())
         os.kill(pid, signal.SIGUSR1)
+        return True
+
+    async def readiness(self, instance: str) -> dict[str, Any]:
+        """What a service instance says of itself; nothing when it does not answer."""
+        with suppress(httpx.HTTPError):
+            async with httpx.AsyncClient(trust_env=False, timeout=3) as client:
+                answer = await client.get(f"http://{HOST}:{self.home.port(instance)}/health/ready")
+                return dict(answer.json())
+        return {}
+
+    async def ready(self, instance: str, within: float) -> bool:
+        """Whether a service instance is ready, now or so many seconds later."""
+
+        async def says_so() -> bool:
+            return bool((await self.readiness(instance)).get("ready"))
+
+        return await self.becomes(says_so, within)
+
+    async def becomes(self, true: Callable[[], Awaitable[bool]], within: float) -> bool:
+        """Whether a condition is true, now or so many seconds later."""
+        until = monotonic() + within
+        while not await true():
+            if monotonic() > until:
+                return False
+            await asyncio.sleep(0.05)
         return True
 
     async def unready(self) -> list[str]:
@@ -124,16 +154,23 @@ async def staged(
     extra_env: Mapping[str, str] | None = None,
     begin: datetime | None = None,
     pace: float = 1.0,
+    disk_megabytes: int | None = None,
 ) -> AsyncIterator[Stage]:
     """A fresh system in this home, ready, every service with two instances unless told otherwise. What an earlier run left in the
     home is deleted first; the system is stopped at the end, however the body ends, and its data stay.
 
     With `begin` the business clock is that of the topic `system.clock`, held at this time; otherwise it is the wall clock.
+    With `disk_megabytes` the services' tables are on a disk of this size in memory, and gone at the end. Raises UserError where
+    that cannot be had (`disk.problem`), and when the environment names servers: faults are for servers of their own.
     """
     if named := {infrastructure.KAFKA, infrastructure.DATABASE} & os.environ.keys():
         raise UserError(f"faults are for servers of their own: unset {' and '.join(sorted(named))}")
     counts = {name: (instances or {}).get(name, 2) for name in SERVICES}
     clock = ClockSource.WALL if begin is None else ClockSource.TOPIC
+    home.create()
+    small_disk = _small_disk(home)
+    await _do(system.down, home)
+    await _do(disk.unmount, small_disk)
     await _do(system.reset, home)
     proxies: dict[str, Proxy] = {}
     try:
@@ -144,14 +181,17 @@ async def staged(
         for proxy in proxies.values():
             await proxy.open()
         _orders(home).mkdir()
+        if disk_megabytes is not None:
+            await _do(_mount, home, disk_megabytes)
         await _do(
             system.up, home, clock=clock.value, instances=counts, extra_env=extra_env,
             service_env={name: _environment(home, addresses.database_url, name) for name in SERVICES}, runner=victim.MODULE,
-            prepared=None if begin is None else partial(driver.begin, business=begin),
+            prepared=partial(_prepared, begin=begin, small_disk=small_disk if disk_megabytes else None),
         )  # fmt: skip
-        yield Stage(home, system.settings(home), proxies, counts, pace)
+        yield Stage(home, system.settings(home), proxies, counts, pace, small_disk if disk_megabytes else None)
     finally:
         await _do(system.down, home)
+        await _do(disk.unmount, small_disk)
         for proxy in proxies.values():
             await proxy.close()
 
@@ -179,6 +219,35 @@ def _environment(home: Home, database_url: str, service: str) -> dict[str, str]:
         "BACKORDER_SMTP_URL": f"smtp://{HOST}:{home.port('smtp-proxy')}",
         victim.ORDERS: str(_orders(home)),
     }
+
+
+async def _prepared(settings: Settings, begin: datetime | None, small_disk: Path | None) -> None:
+    """Before any service starts: sets the clock, moves the databases."""
+    if begin is not None:
+        await driver.begin(settings, begin)
+    if small_disk is not None:
+        connection = await asyncpg.connect(settings.database_url)
+        try:
+            await connection.execute(f"CREATE TABLESPACE small LOCATION '{small_disk}'")
+            for service in SERVICES:
+                await connection.execute(f'ALTER DATABASE "{settings.database(service)}" SET TABLESPACE small')
+        finally:
+            await connection.close()
+
+
+def _small_disk(home: Home) -> Path:
+    return postgres.place_of(home).data.with_name("small-disk")
+
+
+def _mount(home: Home, megabytes: int) -> None:
+    """A small disk for the account that runs PostgreSQL."""
+    place = postgres.place_of(home)
+    try:
+        disk.mount(_small_disk(home), megabytes)
+        if place.user is not None and place.group is not None:
+            os.chown(_small_disk(home), place.user, place.group)
+    except OSError as error:
+        raise UserError(str(error)) from error
 
 
 def _orders(home: Home) -> Path:
