@@ -10,7 +10,7 @@ import typer
 from rich.console import Console
 from rich.table import Table
 
-from deploy.chaos.faults import FAULTS
+from deploy.chaos.faults import FAULTS, unavailable
 from deploy.chaos.pinned import PINNED
 from deploy.chaos.result import Result, told
 from deploy.chaos.run import Plan, Run, run
@@ -56,6 +56,9 @@ def chaos(
         return
     console = Console(stderr=json, highlight=False, soft_wrap=True)
     chosen = _kinds(kinds)
+    for kind, problem in unavailable().items():
+        console.print(f"Without {kind}, which cannot be had here: {problem}", markup=False)
+        chosen = tuple(each for each in chosen if each != kind)
     plans = _short_plans(chosen) if short else _plans(seed, faults, minutes, chosen, pace, runs)
     failed = False
     for plan in plans:

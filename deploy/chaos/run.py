@@ -22,6 +22,8 @@ from shared.contracts.notifier import NoticeSent
 from shared.contracts.orders import OrderAccepted
 from shared.contracts.purchasing import PurchaseOrderIssued
 
+DISK_MEGABYTES = 400
+"""Room for the services' tables, as long as it is not taken."""
 AUDIT_SECONDS = 120.0
 """So long the last messages may take after the last business event."""
 
@@ -88,7 +90,8 @@ async def _stormy(home: Home, plan: Plan, say: Callable[[str], None]) -> _Afterm
     kinds = {kind: family for kind, family in families().items() if kind in plan.kinds}
     strikes = schedule(plan.seed, plan.faults, plan.minutes, kinds)
     environment = {"BACKORDER_TIME_ZONE": demand.ZONE}
-    async with staged(home, extra_env=environment, begin=demand.START, pace=plan.pace) as stage:
+    disk = DISK_MEGABYTES if "disk_full" in plan.kinds else None
+    async with staged(home, extra_env=environment, begin=demand.START, pace=plan.pace, disk_megabytes=disk) as stage:
         around = _around(stage)
         nemesis = Nemesis(lambda kind, chance: FAULTS[kind](stage, chance), partial(caught_up, around), say)
         found = await storm(around, plan.seed, plan.minutes, strikes, nemesis, say)
