@@ -22,6 +22,7 @@ Probe: TypeAlias = Callable[[], Awaitable[None]]
 
 RECOVERY_SECONDS = 150.0
 """When nothing strikes for so long and the system is still not up to date, it never will be."""
+ATTEMPTS = 3
 FAULT_SECONDS = 240.0
 """No fault takes so long: a service that is to be there again is not."""
 
@@ -98,18 +99,28 @@ class Nemesis:
 
     async def _strike(self, struck: Struck) -> None:
         strike = struck.strike
-        chance = random.Random(strike.seed)  # noqa: S311  (to be had again, not to be kept secret)
         try:
             async with asyncio.timeout(FAULT_SECONDS):
-                struck.what = await self.act(strike.kind, chance)
-        except MissedError as missed:
-            struck.missed, struck.what = True, f"missed, {missed}"
+                struck.what = await self._attempted(struck)
         except Exception as error:  # noqa: BLE001  (whatever it is: the run is not what it should be, and goes on)
             struck.what = f"failed: {type(error).__name__}: {error}"
             row = {"fault": strike.kind, "seed": strike.seed, "struck": str(struck.struck_at), "error": struck.what}
             self.violations.append(Violation("a fault heals, and what it struck is there again", row))
         struck.healed_at = datetime.now(UTC)
         self.say(f"  {strike.kind} healed after {(struck.healed_at - struck.struck_at).total_seconds():.1f} s: {struck.what}")
+
+    async def _attempted(self, struck: Struck) -> str:
+        """Some faults need something that another has struck; they try again."""
+        chance = random.Random(struck.strike.seed)  # noqa: S311  (to be had again, not to be kept secret)
+        reason = ""
+        for _ in range(ATTEMPTS):
+            try:
+                return await self.act(struck.strike.kind, chance)
+            except MissedError as missed:
+                reason = str(missed)
+                await asyncio.sleep(1)
+        struck.missed = True
+        return f"missed, {reason}"
 
     def _settle(self) -> None:
         """Takes off what has healed; when nothing is at work any more, the recovery begins."""

@@ -8,9 +8,11 @@ import random
 from collections.abc import Mapping
 from dataclasses import dataclass
 
-ALONE_SHARE = 0.45
+CROWDED = 15
+"""More faults a minute than this go into larger scenes, with fewer rests."""
+ALONE_SHARE, ALONE_SHARE_CROWDED = 0.45, 0.15
 """So many of the scenes have a single fault."""
-RESTED_SHARE = 0.5
+RESTED_SHARE, RESTED_SHARE_CROWDED = 0.5, 0.2
 """So many of the scenes begin when the system has got over the one before; the others strike it while it is down."""
 LARGEST_SCENE = 3
 TOGETHER_SECONDS = 3.0
@@ -36,25 +38,26 @@ def schedule(seed: int, faults: int, minutes: float, kinds: Mapping[str, str]) -
     if not kinds:
         raise ValueError("a schedule needs at least one kind of fault")
     chance = random.Random(f"schedule {seed}")  # noqa: S311  (to be had again, not to be kept secret)
-    scenes = _scenes(chance, faults, kinds)
+    crowded = faults > CROWDED * minutes
+    scenes = _scenes(chance, faults, kinds, ALONE_SHARE_CROWDED if crowded else ALONE_SHARE)
     apart = 60 * minutes / max(1, len(scenes))
     strikes = []
     for number, scene in enumerate(scenes):
         start = apart * (number + chance.uniform(0.0, 0.5))
-        rested = chance.random() < RESTED_SHARE
+        rested = chance.random() < (RESTED_SHARE_CROWDED if crowded else RESTED_SHARE)
         for kind in scene:
             at = start + (chance.uniform(0, TOGETHER_SECONDS) if len(scene) > 1 else 0)
             strikes.append(Strike(round(at, 2), kind, chance.getrandbits(32), number, frozenset(scene) - {kind}, rested))
     return sorted(strikes, key=lambda strike: (strike.scene, strike.at))
 
 
-def _scenes(chance: random.Random, faults: int, kinds: Mapping[str, str]) -> list[list[str]]:
+def _scenes(chance: random.Random, faults: int, kinds: Mapping[str, str], alone: float) -> list[list[str]]:
     """Deals the kinds, pack after shuffled pack, into scenes."""
     hand: list[str] = []
     scenes: list[list[str]] = []
     left = faults
     while left:
-        size = 1 if chance.random() < ALONE_SHARE else chance.randint(2, LARGEST_SCENE)
+        size = 1 if chance.random() < alone else chance.randint(2, LARGEST_SCENE)
         scene: list[str] = []
         for _ in range(min(size, left)):
             if not hand:
