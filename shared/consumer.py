@@ -106,8 +106,9 @@ class Consumer:
         self.last_error: str | None = None
         self.progress = monotonic()
         self.broker = KafkaBroker(
-            settings.kafka_bootstrap_servers, allow_auto_create_topics=False, logger=None, graceful_timeout=20, apply_types=False,
-            middlewares=[partial(_Harden, failed=self._outcome)], client_id=f"{service.name}-{settings.instance}",
+            settings.kafka_bootstrap_servers.split(","), client_id=f"{service.name}-{settings.instance}",
+            allow_auto_create_topics=False, logger=None, graceful_timeout=20, apply_types=False,
+            middlewares=[partial(_Harden, failed=self._outcome)],
         )  # fmt: skip
         self._subscriber = self.broker.subscriber(
             *self._names,

@@ -2,8 +2,9 @@
 
 import uuid
 from collections.abc import Sequence
-from datetime import UTC, datetime, timedelta
+from datetime import datetime, timedelta
 
+from shared.clock import wall
 from shared.codec import Delivery, Flaw
 from shared.service import Connection
 from shared.topics import RETENTION_DAYS
@@ -81,7 +82,7 @@ def _oldest_uuid7(at: datetime) -> uuid.UUID:
 
 async def prune(tx: Connection) -> int:
     """Forgets ids that the topics cannot deliver any more (wall time); answers how many."""
-    horizon = datetime.now(UTC) - _KEEP
+    horizon = wall() - _KEEP
     internal = await tx.execute("DELETE FROM runtime.inbox WHERE id < $1", _oldest_uuid7(horizon))
     external = await tx.execute("DELETE FROM runtime.inbox_external WHERE seen_at < $1", horizon)
     return sum(int(status.rpartition(" ")[2]) for status in (internal, external))

@@ -18,7 +18,11 @@ class TopicError(Exception):
 
 
 def _wanted(topic: Topic, settings: Settings) -> NewTopic:
-    config = {"retention.ms": str(RETENTION_DAYS * 86_400_000)}
+    config = {
+        "retention.ms": str(RETENTION_DAYS * 86_400_000),
+        # What is acknowledged survives the loss of a broker, and one that is away does not stop the others.
+        "min.insync.replicas": str(max(1, settings.replication - 1)),
+    }
     if topic.log_append_time:
         config["message.timestamp.type"] = "LogAppendTime"
     partitions = 1 if topic is SYSTEM_CLOCK else settings.partitions

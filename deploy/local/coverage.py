@@ -94,9 +94,13 @@ class Observer:
         self._pools: dict[str, asyncpg.Pool[Any]] = {}
 
     async def __aenter__(self) -> Self:
-        await self._kafka.start()
-        for service in SERVICES:
-            self._pools[service] = await asyncpg.create_pool(self._settings.dsn(service), min_size=1, max_size=1)
+        try:
+            await self._kafka.start()
+            for service in SERVICES:
+                self._pools[service] = await asyncpg.create_pool(self._settings.dsn(service), min_size=0, max_size=1)
+        except BaseException:
+            await self.__aexit__()
+            raise
         return self
 
     async def __aexit__(self, *_: object) -> None:

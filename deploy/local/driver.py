@@ -7,23 +7,22 @@ suppliers later. When nothing is under way it jumps to the next thing that is du
 import asyncio
 from collections import deque
 from collections.abc import Callable, Iterable, Sequence
+from contextlib import AsyncExitStack
 from datetime import UTC, datetime, timedelta
 from time import monotonic
 from types import TracebackType
-from typing import Self
+from typing import Protocol, Self
 
-from aiokafka import AIOKafkaProducer
 from aiokafka.errors import KafkaError
 
 from deploy.local.coverage import Observer, Offsets, Snapshot, Standing, covered, idle, snapshot
 from deploy.local.errors import UserError
 from deploy.local.feed import Feed
-from deploy.local.publisher import Publication, Publisher
+from deploy.local.publisher import Persistent, Publication, Publisher
 from deploy.local.simulator import Simulator
 from shared.contracts.commerce import OrderPlaced
 from shared.contracts.system import SYSTEM_CLOCK, ClockSet
 from shared.db import TRANSIENT
-from shared.relay import producer
 from shared.settings import Settings
 
 AHEAD = timedelta(days=1)
@@ -43,20 +42,16 @@ class StalledError(UserError):
     """The system has not moved for a long time."""
 
 
-async def set_clock(kafka: AIOKafkaProducer, settings: Settings, business: datetime) -> None:
+async def set_clock(kafka: Persistent, business: datetime) -> None:
     """Holds the system's clock at this business time."""
     setting = ClockSet(business=business, wall=datetime.now(UTC), rate=0)
-    await kafka.send_and_wait(settings.topic(SYSTEM_CLOCK.name), setting.model_dump_json().encode(), partition=0)
+    await kafka.append(SYSTEM_CLOCK.name, setting.model_dump_json().encode(), partition=0)
 
 
 async def begin(settings: Settings, business: datetime) -> None:
     """Sets a fresh system's clock for the first time: its services wait for that."""
-    kafka = producer(settings)
-    await kafka.start()
-    try:
-        await set_clock(kafka, settings, business)
-    finally:
-        await kafka.stop()
+    async with Persistent(settings) as kafka:
+        await set_clock(kafka, business)
 
 
 class Hold:
@@ -101,38 +96,61 @@ def take_due(queue: deque[Publication], simulator: Simulator, limit: datetime, a
             return due, following
 
 
+class Outlet(Protocol):
+    """By which the world outside speaks to the system."""
+
+    async def send(self, said: Publication) -> None:
+        """Hands a message over; those of one key stay in order."""
+        ...
+
+    async def flush(self) -> None:
+        """Returns when everything handed over has been accepted."""
+        ...
+
+
 class Driver:
-    """Publishes what is due and moves the clock with it. `business` is the business time now."""
+    """Publishes what is due and moves the clock with it. `business` is the business time now. `outlet` is open already; without one
+    the driver has a publisher of its own. It goes on as long as something moves within `patience` (wall seconds)."""
 
     def __init__(
-        self, settings: Settings, observer: Observer, feed: Feed, simulator: Simulator, start: datetime, *, ahead: timedelta = AHEAD
+        self,
+        settings: Settings,
+        observer: Observer,
+        feed: Feed,
+        simulator: Simulator,
+        start: datetime,
+        *,
+        ahead: timedelta = AHEAD,
+        outlet: Outlet | None = None,
+        patience: float = STALLED_SECONDS,
     ) -> None:
         self.business = start
         self.first_order_at: datetime | None = None
-        self._settings = settings
         self._observer, self._feed, self._simulator = observer, feed, simulator
         self._hold = Hold(start, ahead)
-        self._publisher = Publisher(settings)
-        self._kafka = producer(settings)
+        self._open = AsyncExitStack()
+        self._outlet: Outlet = outlet or Publisher(settings)
+        self._clock = Persistent(settings)
+        self._patience = patience
         self._standings: list[Standing] = []
         self._ends: Offsets = {}
         self._grew_at = start
         self._moved = monotonic()
 
     async def __aenter__(self) -> Self:
-        await self._kafka.start()
-        await self._publisher.__aenter__()
+        await self._open.enter_async_context(self._clock)
+        if isinstance(self._outlet, Publisher):
+            await self._open.enter_async_context(self._outlet)
         return self
 
     async def __aexit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
-        await self._publisher.__aexit__(kind, error, trace)
-        await self._kafka.stop()
+        await self._open.__aexit__(kind, error, trace)
 
     async def define(self, definitions: Iterable[Publication]) -> None:
         """Publishes what must be known before the story begins (SKUs, stock, offers), and waits until it is."""
         for definition in definitions:
             await self._send(definition)
-        await self._publisher.flush()
+        await self._outlet.flush()
         await self._look()
         ends = self._ends
         while not all(standing.passed(ends) for standing in self._standings):
@@ -140,11 +158,16 @@ class Driver:
             await self._look()
 
     async def play(
-        self, story: Iterable[Publication], days_per_second: float | None = None, progress: Callable[[datetime], None] = lambda _: None
+        self,
+        story: Iterable[Publication],
+        days_per_second: float | None = None,
+        progress: Callable[[datetime], None] = lambda _: None,
+        curtain: asyncio.Event | None = None,
     ) -> None:
         """Plays the story (in the order of time), then goes on until everything has settled. No speed = as fast as the system can.
 
-        `progress` hears the business time after each tick. Raises StalledError when the system does not move any more.
+        `progress` hears the business time after each tick. When the `curtain` falls the rest of the story is left out, and what
+        follows from the part that was played comes as fast as the system can. Raises StalledError when the system does not move any more.
         """
         queue = deque(story)
         began, start = monotonic(), self.business
@@ -152,6 +175,9 @@ class Driver:
         while True:
             await self._look()
             now = monotonic()
+            if curtain is not None and curtain.is_set():
+                queue.clear()
+                days_per_second, tick = None, TICK_SECONDS
             limit = self._hold.limit
             if days_per_second is not None:
                 limit = min(limit, start + timedelta(days=days_per_second * (now - began)))
@@ -167,15 +193,15 @@ class Driver:
         if self.business < reached < FOREVER:
             self.business = reached
             self._moved = monotonic()
-            await set_clock(self._kafka, self._settings, reached)
+            await set_clock(self._clock, reached)
         for publication in due:
             await self._send(publication)
-        await self._publisher.flush()
+        await self._outlet.flush()
 
     async def _send(self, publication: Publication) -> None:
         if self.first_order_at is None and isinstance(publication.message, OrderPlaced):
             self.first_order_at = datetime.now(UTC)
-        await self._publisher.send(publication.message, publication.id, publication.source, publication.time)
+        await self._outlet.send(publication)
 
     async def _look(self) -> None:
         """Asks how far the system has come; waits while broker or database are away."""
@@ -208,8 +234,8 @@ class Driver:
         return all(standing.timer is None for standing in self._standings) or self.business - self._grew_at > QUIET
 
     def _check_stalled(self) -> None:
-        if monotonic() - self._moved > STALLED_SECONDS:
+        if monotonic() - self._moved > self._patience:
             late = ", ".join(standing.name for standing in self._standings if not standing.passed(self._ends)) or "nobody in particular"
             raise StalledError(
-                f"the system has not moved for {STALLED_SECONDS:.0f} s at business time {self.business}; behind the log: {late}"
+                f"the system has not moved for {self._patience:.0f} s at business time {self.business}; behind the log: {late}"
             )

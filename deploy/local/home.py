@@ -33,6 +33,8 @@ class Plan(BaseModel):
     clock: str
     instances: dict[str, int]
     extra_env: dict[str, str]
+    service_env: dict[str, dict[str, str]] = {}
+    runner: str = ""
     kafka: str
     database_url: str
 
@@ -44,6 +46,7 @@ class State(BaseModel):
     api_secret: str = Field(default_factory=lambda: secrets.token_urlsafe(32), description="Signs the API keys.")
     cluster_id: str = Field(default_factory=_cluster_id, description="Tells our Kafka from any other on the port.")
     ports: dict[str, int] = {}
+    brokers: int | None = Field(default=None, description="Over how many of our own the data of Kafka are spread.")
     plan: Plan | None = None
 
 

@@ -19,11 +19,12 @@ class Addresses:
     database_url: str
 
 
-def start(home: Home) -> Addresses:
-    """Start what the environment does not name, both at once; return when both answer."""
+def start(home: Home, brokers: int | None = None) -> Addresses:
+    """Start what the environment does not name, both at once; return when both answer. `brokers` of our own Kafka: as before, at
+    first one."""
     with home.lock(), ThreadPoolExecutor(2) as pool:
         home.state()
-        broker = pool.submit(lambda: os.environ.get(KAFKA) or kafka.start(home))
+        broker = pool.submit(lambda: os.environ.get(KAFKA) or kafka.start(home, brokers))
         database = pool.submit(lambda: os.environ.get(DATABASE) or postgres.start(home))
         return Addresses(broker.result(), database.result())
 

@@ -48,7 +48,7 @@ def start(home: Home) -> str:
     """Start it unless it runs; its URL once it has accepted our password, which no other server on the port would."""
     if processes.pid_of(home, NAME) is None:
         port = home.usable_port(NAME)
-        place = _place(home)
+        place = place_of(home)
         _initialise(home, place)
         _clear_former_self(place.data)
         options = [word for key, value in {**_SETTINGS, "port": str(port)}.items() for word in ("-c", f"{key}={value}")]
@@ -77,7 +77,7 @@ def delete(home: Home) -> None:
     shutil.rmtree(_outside(home), ignore_errors=True)
 
 
-def _place(home: Home) -> Place:
+def place_of(home: Home) -> Place:
     """PostgreSQL refuses to run as root; then `nobody` runs it, from folders that `nobody` can get at."""
     binaries = _package() / "pginstall" / "bin"
     inside = home.path / NAME

@@ -24,10 +24,11 @@ _SHIPPING = "/clients/warehouse/shipping"
 
 
 class Shipping:
-    """Picks and ships what is allocated. Knows per line the units ever set aside and still wanted, and those it has confirmed."""
+    """Picks and ships what is allocated. Knows per line the units ever set aside and still wanted, and those it has confirmed.
+    An event that is older than what is known of a line is a repeat."""
 
     def __init__(self) -> None:
-        self._set_aside: dict[str, dict[int, int]] = {}
+        self._set_aside: dict[str, dict[int, tuple[int, int]]] = {}
         self._confirmed: dict[str, dict[int, int]] = {}
         self._done: set[str] = set()
 
@@ -35,7 +36,8 @@ class Shipping:
         """Remembers what the event says of its lines. A shipment of ours that comes back needs no confirmation any more."""
         lines = self._set_aside.setdefault(event.order, {})
         for change in event.lines:
-            lines[change.line] = change.amounts.allocated + change.amounts.shipped
+            now = change.version, change.amounts.allocated + change.amounts.shipped
+            lines[change.line] = max(now, lines.get(change.line, now))
         if isinstance(event, LineShipped) and event.shipment not in self._done:
             self._done.add(event.shipment)
             for change in event.lines:
@@ -55,7 +57,7 @@ class Shipping:
         set_aside, confirmed = self._set_aside.get(event.order, {}), self._confirmed.get(event.order, {})
         lines = []
         for change in event.lines:
-            quantity = min(change.quantity, set_aside.get(change.line, 0) - confirmed.get(change.line, 0))
+            quantity = min(change.quantity, set_aside.get(change.line, (0, 0))[1] - confirmed.get(change.line, 0))
             if quantity > 0:
                 lines.append(ShippedLine(line=change.line, quantity=quantity))
                 self._confirm(event.order, change.line, quantity)

@@ -1,4 +1,5 @@
 """A mail server that keeps every mail as a file and delivers none: `python -m deploy.local.smtp_sink --port P --maildir DIR`.
+With `--refuse "451 not now"` it keeps none either, and answers each with that.
 
 A mail is one file `<arrival number>-<Message-ID>.eml`, written under another name and then renamed, before the server says
 250: a kill of the sink loses no mail that it took and leaves no half of one that it did not (a power cut may).
@@ -9,6 +10,7 @@ import asyncio
 import os
 import re
 import signal
+from dataclasses import dataclass
 from pathlib import Path
 
 import uvloop
@@ -43,11 +45,20 @@ class Maildir:
         return "250 kept"
 
 
-async def serve(directory: Path, port: int) -> asyncio.Server:
-    """Listens on loopback; port 0 takes a free one. For tests and local runs: it takes mail from everybody on the machine."""
-    loop = asyncio.get_running_loop()
-    maildir = Maildir(directory)
-    return await loop.create_server(lambda: server(maildir), HOST, port)
+@dataclass(frozen=True)
+class Refusing:
+    """The handler of aiosmtpd that takes no mail."""
+
+    answer: str
+
+    async def handle_DATA(self, _server: SMTP, _session: Session, _envelope: Envelope) -> str:  # noqa: N802  (aiosmtpd's name)
+        """Says so."""
+        return self.answer
+
+
+async def serve(handler: Maildir | Refusing, port: int) -> asyncio.Server:
+    """Listens on loopback; port 0 takes a free one. For tests and local runs: it talks to everybody on the machine."""
+    return await asyncio.get_running_loop().create_server(lambda: server(handler), HOST, port)
 
 
 def server(handler: object) -> SMTP:
@@ -55,11 +66,11 @@ def server(handler: object) -> SMTP:
     return SMTP(handler, hostname="smtp-sink.local", enable_SMTPUTF8=True, data_size_limit=MAX_BYTES, timeout=3600)
 
 
-async def _run(directory: Path, port: int) -> None:
+async def _run(handler: Maildir | Refusing, port: int) -> None:
     stop = asyncio.Event()
     for name in (signal.SIGTERM, signal.SIGINT):
         asyncio.get_running_loop().add_signal_handler(name, stop.set)
-    async with await serve(directory, port):
+    async with await serve(handler, port):
         await stop.wait()
 
 
@@ -68,8 +79,10 @@ def main() -> None:
     parser = argparse.ArgumentParser(description="Keeps every mail as a file and delivers none.")
     parser.add_argument("--port", type=int, required=True)
     parser.add_argument("--maildir", type=Path, required=True)
+    parser.add_argument("--refuse", metavar="ANSWER", help="the answer to every mail, with its code")
     arguments = parser.parse_args()
-    uvloop.run(_run(arguments.maildir, arguments.port))
+    handler = Refusing(arguments.refuse) if arguments.refuse else Maildir(arguments.maildir)
+    uvloop.run(_run(handler, arguments.port))
 
 
 if __name__ == "__main__":

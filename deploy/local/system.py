@@ -5,12 +5,13 @@ import os
 import platform
 import socket
 import sys
-from collections.abc import Mapping
+from collections.abc import Callable, Coroutine, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from functools import partial
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
+from typing import Any
 
 import httpx
 from pydantic import BaseModel
@@ -23,9 +24,9 @@ from shared import migrate, topics
 from shared.settings import SERVICES, Settings
 
 _ROOT = Path(__file__).parents[2]
-_SMTP = "smtp"
+SMTP = "smtp"
 _PREFIX = "BACKORDER_"
-_DECIDING = {"partitions", "replication", "time_zone", "consolidation_hours", "digest_minutes", "mail_from"}
+_DECIDING = {"partitions", "time_zone", "consolidation_hours", "digest_minutes", "mail_from"}
 """Settings that change what services decide or publish."""
 
 
@@ -67,17 +68,26 @@ def up(
     clock: str = "wall",
     instances: Mapping[str, int] | None = None,
     extra_env: Mapping[str, str] | None = None,
+    brokers: int | None = None,
+    service_env: Mapping[str, Mapping[str, str]] | None = None,
+    runner: str = "",
+    prepared: Callable[[Settings], Coroutine[Any, Any, None]] | None = None,
 ) -> SystemInfo:
     """Start what does not run yet, in the order of need, and return when every service is ready.
 
-    Services that run already are left alone, unless they were started for other settings: those start anew.
+    Services that run already are left alone, unless they were started for other settings: those start anew. `brokers` of our
+    own Kafka are one or three; None is as before, at first one. `service_env` is for one service alone, and stands above
+    `extra_env`. `runner` is a module that runs the services' modules in its own way. `prepared` is done when topics
+    and databases are there, before any service starts.
     """
-    addresses = infrastructure.start(home)
+    addresses = infrastructure.start(home, brokers)
     plan = Plan(
         namespace=namespace,
         clock=clock,
         instances={name: (instances or {}).get(name, 1) for name in SERVICES},
         extra_env={**_told(), **(extra_env or {})},
+        service_env={name: dict(env) for name, env in (service_env or {}).items()},
+        runner=runner,
         kafka=addresses.kafka,
         database_url=addresses.database_url,
     )
@@ -88,8 +98,13 @@ def up(
         if changed:
             _stop_services(home)
         wait_for(prepare(settings(home)))
-        _start_smtp(home)
-        _start_services(home, _names(plan))
+        if prepared is not None:
+            wait_for(prepared(settings(home)))
+        start_smtp(home)
+        for name in instances_of(plan):
+            launch_service(home, name)
+        for name in instances_of(plan):
+            _wait_until_ready(home, name)
     return status(home)
 
 
@@ -106,7 +121,7 @@ def down(home: Home) -> None:
         return
     with home.lock():
         _stop_services(home)
-        processes.stop(home, _SMTP)
+        processes.stop(home, SMTP)
     infrastructure.stop(home)
 
 
@@ -119,7 +134,7 @@ def reset(home: Home) -> None:
 def status(home: Home) -> SystemInfo:
     """What runs here now, each process asked whether it is ready."""
     plan = _plan(home)
-    names = [kafka.NAME, postgres.NAME, _SMTP, *_names(plan)]
+    names = [*kafka.names(home), postgres.NAME, SMTP, *instances_of(plan)]
     with ThreadPoolExecutor(len(names)) as pool:
         found = list(pool.map(lambda name: _process(home, plan, name), names))
     return SystemInfo(
@@ -136,18 +151,42 @@ def status(home: Home) -> SystemInfo:
 
 
 def kill(home: Home, name: str) -> None:
-    """End one process, such as `orders-1` or `kafka`, as a power cut would."""
+    """End one process, such as `orders-1` or `kafka-2`, as a power cut would."""
     processes.kill(home, name)
+
+
+def start_broker(home: Home, name: str) -> None:
+    """Start one broker of a cluster, such as `kafka-2`; return when it answers and the cluster has taken it in."""
+    kafka.start_broker(home, name)
 
 
 def start_service(home: Home, name: str, extra_env: Mapping[str, str] | None = None) -> None:
     """Start one service instance, such as `orders-1`, as `up` would; return when it is ready."""
-    _start_services(home, [name], extra_env)
+    launch_service(home, name, extra_env)
+    _wait_until_ready(home, name)
+
+
+def launch_service(home: Home, name: str, extra_env: Mapping[str, str] | None = None) -> None:
+    """Start one service instance unless it runs, without waiting for it: what it needs may be away."""
+    if processes.pid_of(home, name) is None:
+        plan = _plan(home)
+        service, instance = name.split("-")
+        own = {"BACKORDER_INSTANCE": instance, "BACKORDER_HTTP_PORT": str(home.usable_port(name))}
+        env = {**_environment(home, plan), **plan.service_env.get(service, {}), **own, **(extra_env or {})}
+        _start_python(home, name, env, *filter(None, [plan.runner]), f"services.{service}.app")
 
 
 def stop_service(home: Home, name: str) -> None:
     """Stop one service instance in order."""
     processes.stop(home, name)
+
+
+def start_smtp(home: Home, *options: str) -> None:
+    """Start the mailbox unless it runs, with more options of `smtp_sink` than it needs if there are any; return when it listens."""
+    if processes.pid_of(home, SMTP) is None:
+        port = home.usable_port(SMTP)
+        _start_python(home, SMTP, {}, "deploy.local.smtp_sink", "--port", str(port), "--maildir", str(home.mail), *options)
+    processes.wait_until(home, SMTP, lambda: _listens(home.port(SMTP)), timeout=30)
 
 
 def settings(home: Home) -> Settings:
@@ -170,7 +209,8 @@ def _told() -> dict[str, str]:
     return {f"{_PREFIX}{name.upper()}": str(value) for name, value in settings.items()}
 
 
-def _names(plan: Plan) -> list[str]:
+def instances_of(plan: Plan) -> list[str]:
+    """The names of the service instances that a plan asks for."""
     return [f"{service}-{number + 1}" for service, count in plan.instances.items() for number in range(count)]
 
 
@@ -181,49 +221,38 @@ def _environment(home: Home, plan: Plan) -> dict[str, str]:
         "BACKORDER_NAMESPACE": plan.namespace,
         "BACKORDER_CLOCK": plan.clock,
         "BACKORDER_API_SECRET": home.state().api_secret,
-        "BACKORDER_SMTP_URL": f"smtp://127.0.0.1:{home.port(_SMTP)}",
+        "BACKORDER_SMTP_URL": f"smtp://127.0.0.1:{home.port(SMTP)}",
+        **({"BACKORDER_REPLICATION": str(brokers)} if (brokers := len(kafka.names(home))) > 1 else {}),
         **plan.extra_env,
     }
 
 
-def _start_smtp(home: Home) -> None:
-    if processes.pid_of(home, _SMTP) is None:
-        port = home.usable_port(_SMTP)
-        _start_python(home, _SMTP, "deploy.local.smtp_sink", {}, "--port", str(port), "--maildir", str(home.mail))
-    processes.wait_until(home, _SMTP, lambda: _listens(home.port(_SMTP)), timeout=30)
+def _wait_until_ready(home: Home, name: str) -> None:
+    processes.wait_until(home, name, partial(_is_ready, f"http://127.0.0.1:{home.port(name)}"), timeout=60)
 
 
-def _start_services(home: Home, names: list[str], extra_env: Mapping[str, str] | None = None) -> None:
-    plan = _plan(home)
-    for name in names:
-        if processes.pid_of(home, name) is None:
-            service, instance = name.split("-")
-            own = {"BACKORDER_INSTANCE": instance, "BACKORDER_HTTP_PORT": str(home.usable_port(name))}
-            env = {**_environment(home, plan), **own, **(extra_env or {})}
-            _start_python(home, name, f"services.{service}.app", env)
-    for name in names:
-        processes.wait_until(home, name, partial(_is_ready, f"http://127.0.0.1:{home.port(name)}"), timeout=60)
-
-
-def _start_python(home: Home, name: str, module: str, env: Mapping[str, str], *arguments: str) -> None:
+def _start_python(home: Home, name: str, env: Mapping[str, str], *arguments: str) -> None:
     path = os.pathsep.join(filter(None, (str(_ROOT), os.environ.get("PYTHONPATH"))))
-    command = [sys.executable, "-m", module, *arguments]
+    command = [sys.executable, "-m", *arguments]
     processes.start(home, name, command, env={**os.environ, **env, "PYTHONPATH": path})
 
 
 def _stop_services(home: Home) -> None:
-    servers = {kafka.NAME, postgres.NAME, _SMTP}
+    servers = {*kafka.names(home), postgres.NAME, SMTP}
     processes.stop_all(home, (name for name in processes.running(home) if name not in servers))
 
 
 def _process(home: Home, plan: Plan, name: str) -> Process:
     pid = processes.pid_of(home, name)
-    if name == kafka.NAME:
+    if name in kafka.names(home):
+        own = kafka.address(home, name)
+        if own in plan.kafka.split(","):
+            return Process(name=name, pid=pid, address=own, ready=kafka.is_ready(home, name))
         return Process(name=name, pid=pid, address=plan.kafka, ready=kafka.answers(plan.kafka))
     if name == postgres.NAME:
         return Process(name=name, pid=pid, address=_server(plan.database_url), ready=postgres.answers(plan.database_url))
     port = home.port(name)
-    if name == _SMTP:
+    if name == SMTP:
         return Process(name=name, pid=pid, address=f"smtp://127.0.0.1:{port}", ready=pid is not None and _listens(port))
     url = f"http://127.0.0.1:{port}"
     return Process(name=name, pid=pid, address=url, ready=pid is not None and _is_ready(url))

@@ -10,7 +10,7 @@ import secrets
 from collections import Counter
 from collections.abc import Iterator
 from contextlib import contextmanager
-from datetime import datetime, timedelta
+from datetime import timedelta
 from pathlib import Path
 
 import pytest
@@ -19,13 +19,12 @@ from deploy.local import assortment, driver, from_log, infrastructure, retail, s
 from deploy.local.audit import audit
 from deploy.local.home import Home
 from deploy.local.mailbox import read_mails
-from deploy.local.publisher import Publisher
+from deploy.local.publisher import Publication, Publisher
 from deploy.local.story import Run, Story, play
 from deploy.local.summary import Tally
 from deploy.local.suppliers import Rates
 from deploy.local.sync import wait_for
 from shared import topics
-from shared.contracts.base import Message
 from shared.contracts.commerce import OrderCancelRequested
 from shared.settings import ClockSource, Settings
 
@@ -68,9 +67,9 @@ def stage(home: Home, servers: infrastructure.Addresses, story: Story) -> Iterat
 class Twice(Publisher):
     """Says everything twice, as upstream systems do after a time-out."""
 
-    async def send(self, message: Message, id_: str, source: str, time: datetime) -> None:
-        await super().send(message, id_, source, time)
-        await super().send(message, id_, source, time)
+    async def send(self, said: Publication) -> None:
+        await super().send(said)
+        await super().send(said)
 
 
 async def nemesis(home: Home, seed: int, killed: Counter[str]) -> None:

@@ -6,10 +6,11 @@ from typing import Final
 
 import typer
 
+from deploy.chaos import command as chaos
 from deploy.local.cli import auditing, dead_letters, demo, publishing, replay, running, simulate, watching
 from deploy.local.errors import UserError
 
-_MODULES: Final = (demo, replay, running, simulate, publishing, watching, dead_letters, auditing)
+_MODULES: Final = (demo, replay, running, simulate, publishing, watching, dead_letters, auditing, chaos)
 
 app = typer.Typer(
     name="backorder",

@@ -94,7 +94,7 @@ async def _send(settings: Settings, publications: Sequence[Publication]) -> None
     try:
         async with Publisher(settings) as publisher:
             for said in publications:
-                await publisher.send(said.message, said.id, said.source, said.time)
+                await publisher.send(said)
     except KafkaError as error:
         raise _unreachable(settings, error) from error
 

@@ -38,6 +38,9 @@ def up(
     namespace: Annotated[str, typer.Option(help="Prefix of topics, groups and databases on a shared broker or server.")] = "",
     clock: Annotated[ClockSource, typer.Option(help="Where business time comes from: `topic` when a driver moves it.")] = ClockSource.WALL,
     instance: Annotated[list[str] | None, typer.Option(help="Processes of one service, as in `orders=2`; may be repeated.")] = None,
+    brokers: Annotated[
+        int | None, typer.Option(help="Of our own Kafka: 1, or 3 to survive the loss of one. Chosen at the first start.", show_default="1")
+    ] = None,
     json: JsonOption = False,
 ) -> None:
     """Start the system and wait until every service is ready.
@@ -45,7 +48,7 @@ def up(
     Kafka and PostgreSQL run from packages and keep their data in the home. Set KAFKA_BOOTSTRAP_SERVERS or DATABASE_URL
     to use servers that run elsewhere. Started twice, it leaves alone what runs already.
     """
-    show(system.up(Home(home), namespace, clock.value, _counts(instance or [])), json)
+    show(system.up(Home(home), namespace, clock.value, _counts(instance or []), brokers=brokers), json)
 
 
 def down(home: HomeOption = HERE) -> None:

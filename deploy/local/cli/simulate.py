@@ -58,7 +58,7 @@ async def _simulate(settings: Settings, rates: Rates) -> None:
         typer.echo("Suppliers, dock and shipping are at work; Ctrl-C stops them.")
         while True:
             for publication in simulator.due(now()):
-                await publisher.send(publication.message, publication.id, publication.source, publication.time)
+                await publisher.send(publication)
                 typer.echo(f"{publication.time:%Y-%m-%d %H:%M}  {type(publication.message).__name__} {publication.id}")
             await publisher.flush()
             await offers.round()

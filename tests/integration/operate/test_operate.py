@@ -12,7 +12,7 @@ from deploy.local.agreement import AGREEMENTS, SUMS
 from deploy.local.audit import audit
 from deploy.local.cli import dead_letters
 from deploy.local.errors import UserError
-from deploy.local.publisher import Publisher
+from deploy.local.publisher import Publication, Publisher
 from deploy.local.settled import declared, settled, wait_settled
 from shared import db
 from shared import dead_letters as letters
@@ -102,7 +102,7 @@ async def test_what_is_parked_is_named_and_its_consequences_are_not(at_rest: Set
 async def test_only_what_has_a_version_is_compared_while_messages_are_under_way(at_rest: Settings) -> None:
     await claim(at_rest, "17", 3)
     async with Publisher(at_rest) as publisher:
-        await publisher.send(ORDER, "A-1", "/clients/test", AT)
+        await publisher.send(Publication(AT, ORDER, "A-1", "/clients/test"))
     outcome = await audit(at_rest, today=TODAY)
     assert (outcome.ok, outcome.settled) == (True, False)
     waited = await audit(at_rest, wait=0.1, today=TODAY)
@@ -113,7 +113,7 @@ async def test_everything_that_is_under_way_is_counted(at_rest: Settings) -> Non
     now = datetime.now(UTC)
     async with Publisher(at_rest) as publisher:
         for number in range(3):
-            await publisher.send(ORDER, str(number), "/clients/test", AT)
+            await publisher.send(Publication(AT, ORDER, str(number), "/clients/test"))
     await run(at_rest, "inventory", "INSERT INTO runtime.timer VALUES ('Due', 'k', $1), ('Later', 'k', $2)", now, now + timedelta(days=1))
     await run(
         at_rest, "purchasing",
@@ -135,7 +135,7 @@ async def test_everything_that_is_under_way_is_counted(at_rest: Settings) -> Non
 
 async def test_waiting_ends_when_the_last_record_has_been_applied(at_rest: Settings) -> None:
     async with Publisher(at_rest) as publisher:
-        await publisher.send(ORDER, "A-1", "/clients/test", AT)
+        await publisher.send(Publication(AT, ORDER, "A-1", "/clients/test"))
     waiting = asyncio.create_task(wait_settled(at_rest, 30))
     await asyncio.wait([waiting], timeout=0.5)
     assert not waiting.done()

@@ -50,6 +50,14 @@ async def test_a_cancellation_that_leaks_neither_ends_the_loop_nor_loses_the_bat
         assert runtime.live()
 
 
+async def test_one_of_several_brokers_that_answers_is_enough_to_start(settings: Settings) -> None:
+    await toy.prepare(settings)
+    several = settings.model_copy(update={"kafka_bootstrap_servers": f"127.0.0.1:1,{settings.kafka_bootstrap_servers}"})
+    async with toy.running(several) as runtime:
+        await publish(settings, (toy.order("A", 1), "a"))
+        await becomes(lambda: units(runtime), {"A": 1})
+
+
 async def test_a_dead_loop_behind_a_healthy_process_is_noticed_and_begun_anew(settings: Settings) -> None:
     await toy.prepare(settings)
     async with toy.running(settings) as runtime:
