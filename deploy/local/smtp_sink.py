@@ -81,6 +81,7 @@ def main() -> None:
     parser.add_argument("--maildir", type=Path, required=True)
     parser.add_argument("--refuse", metavar="ANSWER", help="the answer to every mail, with its code")
     arguments = parser.parse_args()
+    os.nice(10)  # a mail server would be another machine's work: here the services go first
     handler = Refusing(arguments.refuse) if arguments.refuse else Maildir(arguments.maildir)
     uvloop.run(_run(handler, arguments.port))
 
