@@ -35,7 +35,7 @@ def schema(contract: MessageType) -> dict[str, Any]:
 
 def document(service: Service[Any]) -> dict[str, Any]:
     """What the service receives and sends, as CloudEvents in Kafka's binary mode."""
-    takes = [contract for contract in REGISTRY.values() if contract in service.routes]
+    takes = [contract for contract in REGISTRY.values() if contract in service.routes and contract.TOPIC in service.topics]
     gives = [contract for contract in REGISTRY.values() if contract.TYPE.split(".")[1] == service.name]
     channels: dict[str, Any] = {}
     operations: dict[str, Any] = {}

@@ -21,7 +21,7 @@ from faststream.kafka import KafkaBroker, KafkaMessage
 from shared import metrics, partitions
 from shared.codec import Delivery, read
 from shared.partitions import BehindError, Place
-from shared.service import Service
+from shared.service import NotReadyError, Service
 from shared.settings import Settings
 from shared.transaction import Transactions
 
@@ -95,9 +95,17 @@ async def _undecoded(message: KafkaMessage) -> KafkaMessage:
 class Consumer:
     """One service's subscription to all its topics."""
 
-    def __init__(self, service: Service[Any], settings: Settings, transactions: Transactions, applied: Callable[[], None]) -> None:
+    def __init__(
+        self,
+        service: Service[Any],
+        settings: Settings,
+        transactions: Transactions,
+        applied: Callable[[], None],
+        may_apply: Callable[[], bool] = lambda: True,
+    ) -> None:
         self._transactions = transactions
         self._applied = applied
+        self._may_apply = may_apply
         self._names = {settings.topic(topic.name): topic.name for topic in service.topics}
         self._rank = {name: number for number, name in enumerate(self._names)}
         self._in_flight = asyncio.Lock()
@@ -160,11 +168,13 @@ class Consumer:
 
     async def _handle(self, message: KafkaMessage) -> None:
         async with self._in_flight:
+            if not self._may_apply():
+                raise NotReadyError("it is to be seen first whether this is the database that it was")
             await self._backpressure()
             records: Sequence[ConsumerRecord[Any, Any]] = message.raw_message
             ordered = sorted(records, key=lambda record: (self._rank[record.topic], record.partition, record.offset))
             sought: dict[Place, int] = {}
-            for chunk in _cut(read(record, self._names[record.topic]) for record in ordered):
+            for chunk in cut(read(record, self._names[record.topic]) for record in ordered):
                 await self._apply([delivery for delivery in chunk if (delivery.topic, delivery.partition) not in sought], sought)
                 self.progress = monotonic()
             # Inside the lock: a rebalance waits until the bookmark is set. The position is that of this whole batch.
@@ -244,7 +254,7 @@ class Consumer:
         await asyncio.sleep(pause)
 
 
-def _cut(deliveries: Iterable[Delivery]) -> Iterator[list[Delivery]]:
+def cut(deliveries: Iterable[Delivery]) -> Iterator[list[Delivery]]:
     """Whole records in transactions of about ITEMS_PER_TRANSACTION items."""
     chunk: list[Delivery] = []
     items = 0

@@ -3,12 +3,15 @@
 One per service, by a session advisory lock on the very connection it works on. A second one for a moment is harmless: both
 publish each partition in order, and receivers drop the later copies. Per partition one batch is in flight, so a refused
 batch is never overtaken; it stops only its own partition, and shows in readiness.
+
+With the rows it deletes it notes up to where the service's own topics stand: what is there beyond, and is not in the outbox,
+this database does not know of (`shared.read_back`).
 """
 
 import asyncio
 import contextlib
 from collections import defaultdict
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from time import monotonic
 from typing import Any
 
@@ -18,6 +21,7 @@ from aiokafka import AIOKafkaProducer
 from aiokafka.errors import KafkaError, OutOfOrderSequenceNumber, ProducerFenced, UnknownProducerId
 
 from shared.codec import OUR_SOURCE, cloud_event_headers
+from shared.contracts.base import Topic
 from shared.settings import Settings
 
 ROWS_PER_ROUND = 2_000
@@ -26,6 +30,11 @@ BATCH_BYTES = 1_040_000
 POLL_SECONDS = 0.1
 _FATAL = (OutOfOrderSequenceNumber, ProducerFenced, UnknownProducerId)
 """After these an idempotent producer never recovers by itself: it is made anew, the outbox still has everything."""
+_PUBLISHED = """
+    WITH deleted AS (DELETE FROM runtime.outbox WHERE seq = ANY($1::bigint[]))
+    INSERT INTO runtime.partition SELECT * FROM unnest($2::text[], $3::int[], $4::bigint[])
+    ON CONFLICT (topic, partition) DO UPDATE SET next = excluded.next
+"""
 
 log = structlog.get_logger()
 
@@ -41,9 +50,11 @@ def producer(settings: Settings) -> AIOKafkaProducer:
 class Relay:
     """State of one process' relay; `blocked` names partitions that the broker refuses, with the reason."""
 
-    def __init__(self, settings: Settings, service: str) -> None:
+    def __init__(self, settings: Settings, service: str, own: Iterable[Topic] = ()) -> None:
         self._settings = settings
         self._source = f"{OUR_SOURCE}{service}"
+        self._own = {settings.topic(topic.name): topic.name for topic in own}
+        self._stands: dict[tuple[str, int], int] = {}  # in own topics: the offset after what was published last
         self._wake = asyncio.Event()
         self._retry_at: dict[tuple[str, int], float] = {}
         self.blocked: dict[tuple[str, int], str] = {}
@@ -86,7 +97,8 @@ class Relay:
         answers = await asyncio.gather(*(self._send(kafka, place, batch) for place, batch in places.items()))
         gone = [seq for answer in answers for seq in answer]
         if gone:
-            await connection.execute("DELETE FROM runtime.outbox WHERE seq = ANY($1::bigint[])", gone)
+            told = [(*place, self._stands.pop(place)) for place in sorted(self._stands)]
+            await connection.execute(_PUBLISHED, gone, *([row[column] for row in told] for column in range(3)))
             self.sent += len(gone)
         return len(gone)
 
@@ -101,7 +113,7 @@ class Relay:
                 break
             packed.append(row["seq"])
         try:
-            await asyncio.wait_for(await kafka.send_batch(batch, topic, partition=partition), timeout=30)
+            acknowledged = await asyncio.wait_for(await kafka.send_batch(batch, topic, partition=partition), timeout=30)
         except _FATAL:
             raise
         except KafkaError as error:
@@ -111,4 +123,6 @@ class Relay:
             return []
         self.blocked.pop(place, None)
         self._retry_at.pop(place, None)
+        if topic in self._own and acknowledged.offset >= 0:  # else the broker knows only that it has had this batch before
+            self._stands[self._own[topic], partition] = acknowledged.offset + len(packed)
         return packed

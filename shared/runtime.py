@@ -22,6 +22,7 @@ from shared.codec import cloud_event_headers, encode, partition_of
 from shared.consumer import Consumer
 from shared.contracts.base import Message
 from shared.http import Edge
+from shared.read_back import read_back
 from shared.relay import Relay, producer
 from shared.service import Local, NotReadyError, Service
 from shared.settings import Settings
@@ -45,8 +46,10 @@ class Runtime:
         self.settings = settings
         self.pool = pool
         self.stopping = asyncio.Event()
-        self.relay = Relay(settings, service.name)
+        self.relay = Relay(settings, service.name, service.own)
         self.leading = False
+        self._recognised = asyncio.Event()
+        """Set while a session lasts before which the database was seen to know everything that the service has told."""
         self._clock: clock.Clock | None = None
         self._transactions: Transactions | None = None
         self._consumer: Consumer | None = None
@@ -150,18 +153,19 @@ class Runtime:
             raise NotReadyError(f"migrations to be applied: {', '.join(missing)}")
         await topics.check(self.settings)
         await self._check_fixed()
-        # Numbers rise even across a database restored from a backup.
-        await self.pool.execute(
-            "SELECT setval('runtime.journal_number', greatest((SELECT last_value FROM runtime.journal_number), $1::bigint))",
-            int(clock.wall().timestamp() * 1e6),
-        )
+        self._recognised.clear()
         async with clock.started(self.settings) as now, self._edge():
             transactions = Transactions(self.service, self.settings, self.pool, now)
-            consumer = Consumer(self.service, self.settings, transactions, self.relay.wake)
+            consumer = Consumer(self.service, self.settings, transactions, self.relay.wake, self._recognised.is_set)
             self._clock, self._transactions = now, transactions
             ended = asyncio.Event()
             leader = asyncio.create_task(self._lead(transactions, ended), name="leader")
             try:
+                while not self._recognised.is_set():
+                    if self.stopping.is_set():
+                        return
+                    with contextlib.suppress(TimeoutError):
+                        await asyncio.wait_for(self._recognised.wait(), 0.5)
                 await consumer.start()
                 self._consumer = consumer
                 logger.info("serving")
@@ -211,8 +215,10 @@ class Runtime:
         """While this instance holds the service's lock: relay, timers, operators' requests, pruning and background loops."""
         while not ended.is_set():  # what breaks on its way out swallows the cancellation
             try:
+                await self._recognise()
                 connection = await db.session(self.settings, self.service.name, "relay")
                 try:
+                    self._recognised.set()
                     while not await connection.fetchval("SELECT pg_try_advisory_lock(hashtext('backorder.relay'))"):
                         await asyncio.sleep(0.5)
                     self.leading = True
@@ -227,10 +233,27 @@ class Runtime:
                 finally:
                     self.leading = False
                     metrics.LEADER.set(0)
+                    if connection.is_closed():  # whatever is there when the server answers again
+                        self._recognised.clear()
                     await connection.close(timeout=2)
             except* Exception as group:
+                self._went_round()
+                self._waits_for = f"{type(group.exceptions[0]).__name__}: {group.exceptions[0]}"
                 logger.warning("not leading any more", error=repr(group.exceptions[0]), exc_info=True)
                 await asyncio.sleep(1.0)
+
+    async def _recognise(self) -> None:
+        """A database that one comes back to may have been restored from a backup, and restoring ends every session: so before each
+        one, numbers are made to rise across it, and what the service has told is read back where the database does not know it."""
+        await self.pool.execute(
+            "SELECT setval('runtime.journal_number', $1) FROM runtime.journal_number WHERE last_value < $1::bigint",
+            int(clock.wall().timestamp() * 1e6),
+        )
+        self._waits_for = "what the service has told"
+        await read_back(self.service, self.settings, self.pool, self.now, self._went_round)
+
+    def _went_round(self) -> None:
+        self._progress = monotonic()
 
     async def _timers(self, transactions: Transactions) -> None:
         while True:

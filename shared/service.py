@@ -169,3 +169,11 @@ class Service(Generic[S]):
     invalid: Callable[[Invalid], Local | None] = lambda _: None
     background: Sequence[Callable[[Running], Coroutine[Any, Any, None]]] = field(default=())
     """Loops that run on one instance at a time (the one that holds the relay's lock), e.g. sending mails."""
+    read_back: "Service[S] | None" = None
+    """The same service while its database, restored from a backup, is behind what it has told (`shared.read_back`): its topics and
+    those that only it writes, in the order in which they are read again, and whatever is done differently meanwhile."""
+
+    @property
+    def own(self) -> tuple[Topic, ...]:
+        """The topics that only this service writes, and reads back after a restore."""
+        return tuple(topic for topic in self.read_back.topics if topic not in self.topics) if self.read_back else ()

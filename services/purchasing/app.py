@@ -1,14 +1,16 @@
 """The service purchasing: which message goes where. `python -m services.purchasing.app` runs it."""
 
+from dataclasses import replace
 from datetime import timedelta
 from functools import partial
 from pathlib import Path
 
-from services.purchasing import api, handlers, planning, store
+from services.purchasing import api, handlers, planning, read_back, store
 from services.purchasing.domain import Policy
 from services.purchasing.state import State
-from services.purchasing.timers import SupplyOverdue, WindowClosed
+from services.purchasing.timers import SupplyAgain, SupplyOverdue, WindowClosed
 from shared.contracts.inventory import INVENTORY_SHORTAGES, ShortageChanged
+from shared.contracts.purchasing import PURCHASING_ORDERS, PURCHASING_SUPPLY, PurchaseOrderIssued, SupplyChanged
 from shared.contracts.suppliers import (
     SUPPLIERS_MESSAGES,
     SUPPLIERS_OFFERS,
@@ -22,7 +24,7 @@ from shared.service import Route, Service
 from shared.settings import Settings
 
 
-def _sku(message: OfferChanged | ShortageChanged) -> str:
+def _sku(message: OfferChanged | ShortageChanged | SupplyChanged) -> str:
     return f"sku:{message.sku}"
 
 
@@ -30,18 +32,18 @@ def _supplier(timer: WindowClosed) -> str:
     return f"supplier:{timer.key}"
 
 
-def _purchase_order(message: PurchaseOrderAcknowledged | ShipmentNotified | GoodsReceived) -> str:
+def _purchase_order(message: PurchaseOrderAcknowledged | ShipmentNotified | GoodsReceived | PurchaseOrderIssued) -> str:
     return f"purchase_order:{message.purchase_order}"
 
 
-def _purchase_order_of_line(timer: SupplyOverdue) -> str:
-    return f"purchase_order:{timer.line_key[0]}"
+def _purchase_order_of_line(timer: SupplyOverdue | SupplyAgain) -> str:
+    return f"purchase_order:{timer.key.partition('/')[0]}"
 
 
 def service(settings: Settings) -> Service[State]:
     """The service under these settings: consolidation window and the warehouse's zone."""
     policy = Policy(window=timedelta(hours=settings.consolidation_hours), zone=settings.zone)
-    return Service(
+    purchasing = Service(
         name="purchasing",
         topics=(SUPPLIERS_OFFERS, INVENTORY_SHORTAGES, SUPPLIERS_MESSAGES),
         routes={
@@ -52,6 +54,9 @@ def service(settings: Settings) -> Service[State]:
             GoodsReceived: Route(handlers.goods_received, _purchase_order),
             WindowClosed: Route(partial(handlers.window_closed, policy), _supplier),
             SupplyOverdue: Route(partial(handlers.supply_overdue, policy), _purchase_order_of_line),
+            SupplyChanged: Route(read_back.supply_changed, _sku),
+            PurchaseOrderIssued: Route(partial(read_back.purchase_order_issued, policy), _purchase_order),
+            SupplyAgain: Route(read_back.supply_again, _purchase_order_of_line),
         },
         load=store.load,
         save=store.save,
@@ -59,6 +64,9 @@ def service(settings: Settings) -> Service[State]:
         migrations=Path(__file__).parent / "migrations",
         api=api.router,
     )
+    # What was ever planned first, so that its numbers are not used again.
+    told = (PURCHASING_SUPPLY, PURCHASING_ORDERS)
+    return replace(purchasing, read_back=replace(purchasing, topics=(*told, *purchasing.topics), decide=partial(read_back.decide, policy)))
 
 
 if __name__ == "__main__":

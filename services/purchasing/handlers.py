@@ -63,7 +63,7 @@ def shortage_changed(state: State, message: ShortageChanged, context: Context) -
 def window_closed(policy: Policy, state: State, timer: WindowClosed, context: Context) -> Iterator[Effect]:
     """The supplier's planned orders go out; empty lines, and orders without any other, disappear."""
     for order in state.planned_orders(timer.key):
-        lines = [state.lines[order.purchase_order, number] for number in range(1, order.last_line + 1)]
+        lines = state.lines_on(order.purchase_order)
         wanted = [line for line in lines if line.ordered]
         for line in lines:
             if not line.ordered:

@@ -28,10 +28,16 @@ from shared.service import Context, Effect, Schedule, Send, Unschedule
 
 def decide(policy: Policy, state: State, context: Context) -> Iterator[Effect]:
     """Plans every touched SKU and tells every touched line, in the order of their keys."""
+    yield from plan_all(policy, state, context)
+    for key, cause in sorted(state.causes.items()):
+        yield from _tell(state, key, cause, context.number)
+        yield from overdue(policy, state, key)
+
+
+def plan_all(policy: Policy, state: State, context: Context) -> Iterator[Effect]:
+    """Plans every touched SKU."""
     for sku, cause in sorted(state.touched.items()):
         yield from plan(policy, state, sku, cause, context.now)
-    for key, cause in sorted(state.causes.items()):
-        yield from _tell(policy, state, key, cause, context.number)
 
 
 def plan(policy: Policy, state: State, sku: str, cause: str, now: datetime) -> Iterator[Effect]:
@@ -116,20 +122,23 @@ def _report(state: State, sku: str, now: datetime) -> None:
         state.shortfalls.drop(known)
 
 
-def _tell(policy: Policy, state: State, key: LineKey, cause: str, version: int) -> Iterator[Effect]:
-    """One SupplyChanged if the line's outlook has changed; its overdue timer follows its date."""
+def _tell(state: State, key: LineKey, cause: str, version: int) -> Iterator[Effect]:
+    """One SupplyChanged if the line's outlook has changed, or is to be told again."""
     before, after = state.lines.loaded.get(key), state.lines.get(key)
     line = after or before
-    if line is None:
-        return
-    if outlook(after) != outlook(before):
+    sku = line.sku if line is not None else state.again.get(key)
+    if sku is not None and (key in state.again or outlook(after) != outlook(before)):
         committed, outstanding, day = outlook(after)
         told = SupplyChanged(
-            purchase_order=line.purchase_order, line=line.line, sku=line.sku, causation=cause,
+            purchase_order=key[0], line=key[1], sku=sku, causation=cause,
             committed=committed, open=outstanding, expected_on=day, version=version,
         )  # fmt: skip
         yield Send(told, cause)
-    due = deadline(after, state.orders.get(line.purchase_order), policy)
-    if due != deadline(before, state.orders.loaded.get(line.purchase_order), policy):
-        timer = SupplyOverdue(key=f"{line.purchase_order}/{line.line}")
+
+
+def overdue(policy: Policy, state: State, key: LineKey) -> Iterator[Effect]:
+    """A line's overdue timer follows its date."""
+    due = deadline(state.lines.get(key), state.orders.get(key[0]), policy)
+    if due != deadline(state.lines.loaded.get(key), state.orders.loaded.get(key[0]), policy):
+        timer = SupplyOverdue(key=f"{key[0]}/{key[1]}")
         yield Schedule(timer, due) if due else Unschedule(timer)

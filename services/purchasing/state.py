@@ -60,7 +60,8 @@ class Rows(Generic[K, R]):
 
 @dataclass(slots=True)
 class State:
-    """See the module. `touched` SKUs are to be planned and `causes` lines to be told of, each with the message behind it."""
+    """See the module. `touched` SKUs are to be planned and `causes` lines to be told of, each with the message behind it; `again`
+    are lines, each with its SKU, of which inventory is told though nothing has changed."""
 
     skus: Rows[str, Sku]
     offers: Rows[tuple[str, str], Offer]
@@ -72,6 +73,7 @@ class State:
     acknowledgements: Rows[tuple[str, str], Acknowledgement]
     touched: dict[str, str] = field(default_factory=dict)
     causes: dict[LineKey, str] = field(default_factory=dict)
+    again: dict[LineKey, str] = field(default_factory=dict)
 
     def change(self, line: Line, cause: str) -> None:
         """Puts a line. The only place where a SKU's `committed` changes, so that it is the sum over its lines by construction."""
@@ -83,6 +85,12 @@ class State:
             sku = self.skus[line.sku]
             self.skus.put(replace(sku, committed=sku.committed + delta))
             self.touched[line.sku] = cause
+
+    def lines_on(self, purchase_order: str) -> list[Line]:
+        """The order's lines that are at hand, by number."""
+        order = self.orders.get(purchase_order)
+        numbers = range(1, order.last_line + 1 if order else 1)
+        return [line for number in numbers if (line := self.lines.get((purchase_order, number))) is not None]
 
     def planned_orders(self, supplier: str) -> list[PurchaseOrder]:
         """The supplier's orders that wait for their window to close, oldest first."""

@@ -25,8 +25,9 @@ from services.purchasing.domain import (
     Supplier,
 )
 from services.purchasing.state import State, working_set
-from services.purchasing.timers import SupplyOverdue, WindowClosed
+from services.purchasing.timers import SupplyAgain, SupplyOverdue, WindowClosed
 from shared.contracts.inventory import ShortageChanged
+from shared.contracts.purchasing import PurchaseOrderIssued, SupplyChanged
 from shared.contracts.suppliers import GoodsReceived, OfferChanged, PurchaseOrderAcknowledged, ShipmentNotified
 from shared.service import Applicable, Connection, Context
 
@@ -35,11 +36,13 @@ Column = list[Any]
 
 @dataclass(slots=True)
 class Touched:
-    """Keys that the messages name."""
+    """Keys that the messages name. All lines are touched of the orders that are to be issued: planned ones of suppliers whose
+    `windows` close, and those that are taken `whole` as they were issued."""
 
     skus: set[str] = field(default_factory=set)
     suppliers: set[str] = field(default_factory=set)
     windows: set[str] = field(default_factory=set)
+    whole: set[str] = field(default_factory=set)
     orders: set[str] = field(default_factory=set)
     lines: set[LineKey] = field(default_factory=set)
     receipts: set[str] = field(default_factory=set)
@@ -61,6 +64,8 @@ def touched(messages: Iterable[Applicable]) -> Touched:
             case SupplyOverdue():
                 keys.lines.add(message.line_key)
                 keys.orders.add(message.line_key[0])
+            case SupplyAgain() | SupplyChanged() | PurchaseOrderIssued():
+                _add_told(keys, message)
             case PurchaseOrderAcknowledged() | ShipmentNotified() | GoodsReceived():
                 keys.orders.add(message.purchase_order)
                 keys.lines.update((message.purchase_order, line.line) for line in message.lines)
@@ -72,11 +77,31 @@ def touched(messages: Iterable[Applicable]) -> Touched:
     return keys
 
 
+def _add_told(keys: Touched, message: SupplyAgain | SupplyChanged | PurchaseOrderIssued) -> None:
+    """What the service's own messages are about, when it reads them back."""
+    match message:
+        case SupplyAgain():
+            line, sku = message.line_key
+            keys.lines.add(line)
+            keys.orders.add(line[0])
+            keys.skus.add(sku)
+        case SupplyChanged():
+            keys.lines.add((message.purchase_order, message.line))
+            keys.orders.add(message.purchase_order)
+            keys.skus.add(message.sku)
+            keys.suppliers.add(message.purchase_order.rpartition("-")[0])
+        case PurchaseOrderIssued():
+            keys.orders.add(message.purchase_order)
+            keys.whole.add(message.purchase_order)
+            keys.skus.update(line.sku for line in message.lines)
+            keys.suppliers.add(message.supplier)
+
+
 async def load(tx: Connection, messages: Sequence[Applicable]) -> State:
     """Locks and loads what the messages touch, and what planning their SKUs may touch: offers, suppliers, planned orders."""
     keys = touched(messages)
     lines = _columns(keys.lines, 2)
-    known = await tx.fetch(_SKUS_OF_LINES, *lines)
+    known = await tx.fetch(_SKUS_OF_LINES, *lines, sorted(keys.whole))
     skus = [_sku(row) for row in await _locked(tx, _ADD_SKUS, keys.skus, _LOCK_SKUS, {row["sku"] for row in known})]
     sku_ids = [sku.sku for sku in skus]
     offers = [Offer(**row) for row in await tx.fetch(_OFFERS, sku_ids)]
@@ -84,7 +109,7 @@ async def load(tx: Connection, messages: Sequence[Applicable]) -> State:
     suppliers = [Supplier(**row) for row in await _locked(tx, _ADD_SUPPLIERS, keys.suppliers, _LOCK_SUPPLIERS, planners)]
     orders = [_order(row) for row in await tx.fetch(_LOCK_ORDERS, sorted(keys.orders), [supplier.supplier for supplier in suppliers])]
     planned = [order for order in orders if order.status is Status.PLANNED]
-    closing = [order.purchase_order for order in planned if order.supplier in keys.windows]
+    closing = [order.purchase_order for order in planned if order.supplier in keys.windows or order.purchase_order in keys.whole]
     return working_set(
         skus=skus,
         offers=offers,
@@ -182,7 +207,8 @@ def _receipt_values(receipt: Receipt) -> Sequence[Any]:
 
 
 _SKUS_OF_LINES = """
-    SELECT DISTINCT sku FROM purchase_line JOIN unnest($1::text[], $2::int[]) AS named (purchase_order, line) USING (purchase_order, line)
+    SELECT sku FROM purchase_line JOIN unnest($1::text[], $2::int[]) AS named (purchase_order, line) USING (purchase_order, line)
+    UNION SELECT sku FROM purchase_line WHERE purchase_order = ANY($3)
 """
 _ADD_SKUS = "INSERT INTO sku (sku) SELECT unnest($1::text[]) ON CONFLICT DO NOTHING"
 _LOCK_SKUS = """

@@ -1,5 +1,7 @@
 """What purchasing tells itself at a business time."""
 
+from typing import Self
+
 from services.purchasing.domain import LineKey
 from shared.service import Timer
 
@@ -16,3 +18,19 @@ class SupplyOverdue(Timer):
         """Purchase order and line number."""
         purchase_order, _, line = self.key.rpartition("/")
         return purchase_order, int(line)
+
+
+class SupplyAgain(Timer):
+    """After a restore inventory is to be told of a line as it is then, if it still is. `key` = `<purchase order>/<line>/<SKU>`."""
+
+    @classmethod
+    def of(cls, line_key: LineKey, sku: str) -> Self:
+        """The timer of a line."""
+        purchase_order, line = line_key
+        return cls(key=f"{purchase_order}/{line}/{sku}")
+
+    @property
+    def line_key(self) -> tuple[LineKey, str]:
+        """Purchase order and line number; the line's SKU."""
+        purchase_order, line, sku = self.key.split("/")
+        return (purchase_order, int(line)), sku

@@ -13,7 +13,8 @@ import pytest
 
 from services.purchasing import audit, store
 from services.purchasing.domain import Status
-from services.purchasing.timers import SupplyOverdue, WindowClosed
+from services.purchasing.state import State
+from services.purchasing.timers import SupplyAgain, SupplyOverdue, WindowClosed
 from shared.contracts.base import Currency
 from shared.contracts.inventory import ShortageChanged
 from shared.contracts.suppliers import (
@@ -25,8 +26,9 @@ from shared.contracts.suppliers import (
     PurchaseOrderAcknowledged,
     ReceivedLine,
 )
-from shared.service import Applicable, Context, Effect, Schedule, Unschedule
-from tests.unit.purchasing.world import MONDAY, World, messages_of, rows_of, transact
+from shared.service import Applicable, Context, Effect, Schedule, Service, Timer, Unschedule
+from tests.unit.purchasing.test_read_back import READ_BACK, Backup, told_by_topic
+from tests.unit.purchasing.world import MONDAY, SERVICE, World, messages_of, rows_of, transact
 
 Pool: TypeAlias = "asyncpg.Pool[asyncpg.Record]"
 SKUS = ["W", "X", "Y", "Z"]
@@ -34,13 +36,13 @@ SUPPLIERS = ["A", "B", "C"]
 TABLES = ("sku", "offer", "supplier", "purchase_order", "purchase_line", "exception", "receipt", "acknowledgement")
 
 
-async def apply(tx: Any, messages: Sequence[Applicable], now: datetime, number: int) -> list[Effect]:
+async def apply(tx: Any, messages: Sequence[Applicable], now: datetime, number: int, service: Service[State] = SERVICE) -> list[Effect]:
     """One transaction's load, handlers, decisions and save; timers as the runtime keeps them."""
     state = await store.load(tx, messages)
-    effects = transact(state, messages, now, number)
+    effects = transact(state, messages, now, number, service)
     await store.save(tx, state, Context(now, number, "", "", now, now))
     for message in messages:
-        if isinstance(message, WindowClosed | SupplyOverdue):
+        if isinstance(message, WindowClosed | SupplyOverdue | SupplyAgain):
             await tx.execute(
                 "DELETE FROM runtime.timer WHERE kind = $1 AND key = $2 AND due <= $3", type(message).__name__, message.key, now
             )
@@ -108,22 +110,56 @@ async def everything(tx: Any) -> dict[str, list[Any]]:
     return rows_of(await store.load(tx, [*named, *(shortage(sku, 0, 0) for sku in skus)]))
 
 
+def batches(random: Random, world: World, versions: Iterator[int], count: int) -> Iterator[list[Applicable]]:
+    """What comes next, and the time at which it comes."""
+    for _ in range(count):
+        lines = [(line.purchase_order, line.line, line.sku) for line in world.state.lines.all()]
+        batch = [a_message(random, versions, lines) for _ in range(random.randint(1, 6))]
+        world.now += timedelta(hours=random.randint(0, 30))
+        yield batch
+
+
+async def check_same(pool: Pool, tx: Any, world: World) -> None:
+    stored, kept = await everything(tx), rows_of(world.state)
+    for name, rows in kept.items():
+        assert sorted(stored[name], key=repr) == sorted(rows, key=repr), name
+    assert await violations(pool) == {}
+
+
 @pytest.mark.parametrize("seed", range(3))
 async def test_the_database_does_what_memory_does(pool: Pool, seed: int) -> None:
     random, world, versions = Random(seed), World(), itertools.count(1)
     async with pool.acquire() as tx:
-        for _ in range(80):
-            lines = [(line.purchase_order, line.line, line.sku) for line in world.state.lines.all()]
-            batch = [a_message(random, versions, lines) for _ in range(random.randint(1, 6))]
-            world.now += timedelta(hours=random.randint(0, 30))
+        for batch in batches(random, world, versions, 80):
             expected = world.apply(*batch)
             async with tx.transaction():
                 assert await apply(tx, batch, world.now, world.number) == expected
-        stored, kept = await everything(tx), rows_of(world.state)
-        for name, rows in kept.items():
-            assert sorted(stored[name], key=repr) == sorted(rows, key=repr), name
+        await check_same(pool, tx, world)
     assert len(world.state.lines.all()) > 10
-    assert await violations(pool) == {}
+
+
+@pytest.mark.parametrize("seed", range(3))
+async def test_a_restored_database_reads_back_as_memory_does(pool: Pool, seed: int) -> None:
+    random, world, versions = Random(seed), World(), itertools.count(1)
+    async with pool.acquire() as tx:
+        for batch in batches(random, world, versions, 40):
+            world.apply(*batch)
+            async with tx.transaction():
+                await apply(tx, batch, world.now, world.number)
+        backup = Backup.of(world)
+        for batch in batches(random, world, versions, 40):
+            world.apply(*batch)
+        restored = backup.begun(world)
+        for messages in told_by_topic(world, backup):
+            expected = restored.apply(*messages, service=READ_BACK)
+            async with tx.transaction():
+                assert await apply(tx, messages, restored.now, restored.number, READ_BACK) == expected
+        again: list[Timer] = [timer for timer, _ in restored.timers.values() if isinstance(timer, SupplyAgain)]
+        assert again
+        expected = restored.apply(*again)
+        async with tx.transaction():
+            assert await apply(tx, again, restored.now, restored.number) == expected
+        await check_same(pool, tx, restored)
 
 
 async def test_whoever_plans_the_same_sku_waits_and_sees_what_was_planned(pool: Pool) -> None:

@@ -1,6 +1,5 @@
 """The database is the truth; where the broker's bookmark, or the log itself, says otherwise, every message still counts once."""
 
-import asyncpg
 from aiokafka import AIOKafkaProducer
 from aiokafka.admin import RecordsToDelete
 from aiokafka.structs import TopicPartition
@@ -9,6 +8,7 @@ from shared.codec import partition_of
 from shared.contracts.commerce import COMMERCE_ORDERS
 from shared.settings import Settings
 from shared.topics import create
+from tests.backup import copy_database
 from tests.integration.runtime import toy
 from tests.integration.runtime.broker import admin, bookmark, publish, raw
 from tests.integration.runtime.observe import becomes, drained, eventually, query, ready, stories, units
@@ -54,13 +54,13 @@ async def test_a_database_restored_from_a_backup_catches_up_from_the_log_once(se
     async with toy.running(settings) as runtime:
         await becomes(lambda: units(runtime), {f"A{n}": 1 for n in range(10)})
         runtime.stopping.set()
-    await copy_database(settings, settings.database("toy"), settings.database("backup"))
+    await copy_database(settings.database_url, settings.database("toy"), settings.database("backup"))
     await publish(settings, *((toy.order(f"A{n}", 10), f"{n}-again") for n in range(10)))
     async with toy.running(settings) as runtime:
         await becomes(lambda: units(runtime), {f"A{n}": 11 for n in range(10)})
         runtime.stopping.set()
     [(before,)] = await query(settings, toy.TOY, "SELECT max(number) FROM runtime.journal")
-    await copy_database(settings, settings.database("backup"), settings.database("toy"))
+    await copy_database(settings.database_url, settings.database("backup"), settings.database("toy"))
     await publish(settings, *((toy.order(f"A{n}", 100), f"{n}-last") for n in range(10)))
     async with toy.running(settings) as runtime:
         await becomes(lambda: units(runtime), {f"A{n}": 111 for n in range(10)})
@@ -83,21 +83,12 @@ async def test_a_database_that_falls_behind_while_the_service_runs_is_noticed_by
 async def test_a_restored_database_catches_up_where_nothing_new_comes_too(settings: Settings) -> None:
     await toy.prepare(settings)
     await publish(settings, *((toy.order(f"A{n}", 1), f"{n}") for n in range(10)))
-    await copy_database(settings, settings.database("toy"), settings.database("backup"))
+    await copy_database(settings.database_url, settings.database("toy"), settings.database("backup"))
     for _ in range(2):
         async with toy.running(settings) as runtime:
             await becomes(lambda: units(runtime), {f"A{n}": 1 for n in range(10)})
             runtime.stopping.set()
-        await copy_database(settings, settings.database("backup"), settings.database("toy"))
-
-
-async def copy_database(settings: Settings, source: str, target: str) -> None:
-    connection = await asyncpg.connect(settings.database_url)
-    try:
-        await connection.execute(f'DROP DATABASE IF EXISTS "{target}" WITH (FORCE)')
-        await connection.execute(f'CREATE DATABASE "{target}" TEMPLATE "{source}"')
-    finally:
-        await connection.close()
+        await copy_database(settings.database_url, settings.database("backup"), settings.database("toy"))
 
 
 async def test_a_topic_that_was_made_anew_is_read_from_its_start(settings: Settings) -> None:

@@ -26,20 +26,20 @@ from shared.contracts.suppliers import (
     ReceivedLine,
     ShipmentNotified,
 )
-from shared.service import Applicable, Context, Effect, Refuse, Schedule, Send, Timer, Unschedule
+from shared.service import Applicable, Context, Effect, Refuse, Schedule, Send, Service, Timer, Unschedule
 from shared.settings import Settings
 
 MONDAY = datetime(2026, 3, 2, 9, 0, tzinfo=UTC)
-SERVICE = service(Settings(consolidation_hours=4, time_zone="Europe/London"))
+SERVICE: Service[State] = service(Settings(consolidation_hours=4, time_zone="Europe/London"))
 
 
-def transact(state: State, messages: Iterable[Applicable], now: datetime, number: int) -> list[Effect]:
+def transact(state: State, messages: Iterable[Applicable], now: datetime, number: int, service: Service[State] = SERVICE) -> list[Effect]:
     """What the runtime does between load and save."""
     effects: list[Effect] = []
     for index, message in enumerate(messages):
         context = Context(now, number, f"{number}#{index}", "", now, now)
-        effects.extend(SERVICE.routes[type(message)].handler(state, message, context))
-    effects.extend(SERVICE.decide(state, Context(now, number, "", "", now, now)))
+        effects.extend(service.routes[type(message)].handler(state, message, context))
+    effects.extend(service.decide(state, Context(now, number, "", "", now, now)))
     return effects
 
 
@@ -58,17 +58,19 @@ def rows_of(state: State) -> dict[str, list[Any]]:
 
 @dataclass
 class World:
-    """All rows of the service, its timers, and everything it ever said."""
+    """All rows of the service, its timers, and everything it ever heard and said."""
 
     state: State = field(default_factory=working_set)
     now: datetime = MONDAY
     number: int = 0
     timers: dict[tuple[str, str], tuple[Timer, datetime]] = field(default_factory=dict)
+    heard: list[Message] = field(default_factory=list)
     sent: list[Message] = field(default_factory=list)
     ids: "itertools.count[int]" = field(default_factory=itertools.count)
 
-    def apply(self, *messages: Applicable, touching: Iterable[str] = ()) -> list[Effect]:
+    def apply(self, *messages: Applicable, touching: Iterable[str] = (), service: Service[State] = SERVICE) -> list[Effect]:
         """One transaction, which also plans the SKUs in `touching`."""
+        self.heard += [message for message in messages if isinstance(message, Message)]
         keys = touched(messages)
         for sku in keys.skus:
             if self.state.skus.get(sku) is None:
@@ -79,7 +81,7 @@ class World:
         self.number += 1
         self.state = working_set(**rows_of(self.state))
         self.state.touched.update(dict.fromkeys(touching, "test"))
-        effects = transact(self.state, messages, self.now, self.number)
+        effects = transact(self.state, messages, self.now, self.number, service)
         for effect in effects:
             match effect:
                 case Schedule(timer, due):
