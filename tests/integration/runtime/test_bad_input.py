@@ -51,9 +51,9 @@ BAD: dict[str, tuple[Raw, str, str]] = {
     "quantity text": (raw(GOOD, "word", value=quantity("many")), "invalid", "lines.0.quantity"),
     "nested deeply": (raw(GOOD, "deep", value=b'{"items":' + b"[" * 100_000), "not_json", "JSON"),
     "structured, no data": (
-        Raw("A", b'{"id":"s1"}', [("content-type", b"application/cloudevents+json")]), "bad_header", "'data'",
+        Raw("A", b'{"id":"s1"}', [("content-type", b"application/cloudevents+json")]), "no_data", "'data'",
     ),
-    "structured, not JSON": (Raw("A", b"{", [("content-type", b"application/cloudevents+json")]), "bad_header", ""),
+    "structured, not JSON": (Raw("A", b"{", [("content-type", b"application/cloudevents+json")]), "not_json", "EOF"),
 }  # fmt: skip
 
 
