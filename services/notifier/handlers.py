@@ -9,7 +9,7 @@ from services.notifier import rendering
 from services.notifier.domain import Contact, Facts, Key, Mail, Notice, Policy, due, mail_id, next_due, noted
 from shared.contracts.notifier import NoticedLine, NoticeFailed, NoticeKind, NoticeSent
 from shared.contracts.orders import LineCancelled, LineChange, LineEvent, LineShipped, OrderAccepted
-from shared.service import Context, Effect, Handler, Local, Schedule, Send, Timer, Unschedule
+from shared.service import Context, Effect, Handler, Local, Refuse, Schedule, Send, Timer, Unschedule
 
 
 class DigestDue(Timer):
@@ -30,10 +30,6 @@ class MailFailed(Local):
     permanent: bool
 
 
-class UnknownOrderError(Exception):
-    """News of an order before its acceptance: cannot be, as they share a topic and a key; so somebody has to look."""
-
-
 @dataclass(slots=True)
 class State:
     """The working set. `notices`: order → line → key; `changed…` and `new…` are what has to be saved."""
@@ -45,12 +41,6 @@ class State:
     changed_notices: set[tuple[str, Key]] = field(default_factory=set)
     new_mails: set[UUID] = field(default_factory=set)
     changed_mails: set[UUID] = field(default_factory=set)
-
-    def contact(self, order: str) -> Contact:
-        """Whom to write about the order; raises UnknownOrderError."""
-        if order not in self.contacts:
-            raise UnknownOrderError(f"order {order!r} has not been accepted, as far as the notifier knows")
-        return self.contacts[order]
 
     def line(self, order: str, line: int) -> dict[Key, Notice]:
         """The notices of one line."""
@@ -95,7 +85,9 @@ def line_event(policy: Policy, kind: NoticeKind) -> Handler[State]:
     """The handler of a line's event: notes what there is to tell and sets the timer of the order's mail."""
 
     def handle(state: State, message: LineEvent, context: Context) -> Iterable[Effect]:
-        state.contact(message.order)
+        if message.order not in state.contacts:  # they share a topic and a key: somebody has to look
+            detail = f"news of order {message.order!r}, which was never accepted as far as the notifier knows; replay it once it was"
+            return (Refuse("unknown_order", detail),)
         before = next_due(state.all_of(message.order))
         window = context.now + policy.digest
         closes = window if before is None else min(before, window)
@@ -118,7 +110,7 @@ def digest_due(policy: Policy) -> Handler[State]:
     """The handler of DigestDue: gathers what is due into one mail and waits for the rest."""
 
     def handle(state: State, message: DigestDue, context: Context) -> Iterable[Effect]:
-        order, contact = message.key, state.contact(message.key)
+        order, contact = message.key, state.contacts[message.key]
         gathered = due(state.all_of(order), context.now)
         if gathered:
             identity = mail_id(order, context.number)
