@@ -135,6 +135,17 @@ async def test_the_same_id_again_has_no_effect_and_with_other_content_is_reporte
         assert await query(settings, toy.TOY, "SELECT max(next) FROM runtime.partition WHERE topic = 'commerce.orders'") == [(9,)]
 
 
+async def test_a_corrected_message_may_come_under_the_id_of_the_refused_one(settings: Settings) -> None:
+    await toy.prepare(settings)
+    await append(settings, raw(GOOD, "1", value=quantity(0)), raw(GOOD, "1", value=quantity(0)), raw(GOOD, "1"), raw(GOOD, "1"))
+    async with toy.running(settings) as runtime:
+        await becomes(lambda: units(runtime), {"A": 1})
+        assert await letters(runtime, "refused") == [("1", "invalid")]
+        await append(settings, raw(GOOD, "1", value=quantity(-1)), raw(GOOD, "1", value=quantity(5)), raw(GOOD, "2"))
+        await becomes(lambda: units(runtime), {"A": 2})
+        assert await letters(runtime, "refused") == [("1", "invalid")] * 2 + [("1", "id_reused")]
+
+
 async def test_a_refusal_by_a_rule_is_kept_and_holds_nobody_up(settings: Settings) -> None:
     await toy.prepare(settings)
     await publish(settings, (toy.order("A", 3), "1"), (toy.cancel("A", "R1", "refuse me"), "2"), (toy.cancel("A", "R2"), "3"))
