@@ -4,11 +4,12 @@ from typing import Any, Protocol
 
 import asyncpg
 from fastapi import FastAPI, Request
+from fastapi.exceptions import RequestValidationError
 from fastapi.responses import JSONResponse
 from prometheus_client import make_asgi_app
 
 from shared import asyncapi, db
-from shared.http import Edge
+from shared.http import BodyLimit, Edge, Problems, problems
 from shared.service import NotReadyError, Service
 
 
@@ -31,7 +32,8 @@ def http_app(runtime: Served) -> FastAPI:
     """`/health/live`, `/health/ready`, `/metrics`, `/asyncapi`, `/openapi.json`, `/docs` and the service's own routes."""
     name = runtime.service.name
     app = FastAPI(title=f"Backorder: {name}", version="1")
-    app.include_router(runtime.service.api(runtime.edge))
+    app.include_router(runtime.service.api(runtime.edge), responses={422: {"model": Problems, "description": "Every field that is wrong."}})
+    app.add_middleware(BodyLimit)
     app.mount("/metrics", make_asgi_app())
 
     @app.get("/health/live", tags=["health"])
@@ -54,6 +56,11 @@ def http_app(runtime: Served) -> FastAPI:
     async def unavailable(_request: Request, error: Exception) -> JSONResponse:
         return JSONResponse({"detail": f"not available at the moment, try again: {error}"}, 503, headers={"Retry-After": "1"})
 
+    async def invalid(_request: Request, error: Exception) -> JSONResponse:
+        assert isinstance(error, RequestValidationError)
+        return problems(error)
+
+    app.add_exception_handler(RequestValidationError, invalid)
     passing: tuple[type[Exception], ...] = (NotReadyError, asyncpg.InvalidCatalogNameError, *db.TRANSIENT)
     for kind in passing:
         app.add_exception_handler(kind, unavailable)

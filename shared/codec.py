@@ -7,23 +7,38 @@ from __future__ import annotations
 
 import functools
 import hashlib
-import json
 import uuid
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
-from typing import Any, NamedTuple
+from typing import Annotated, Any, NamedTuple
 
 import uuid_utils
 from aiokafka import ConsumerRecord
 from aiokafka.partitioner import murmur2
-from pydantic import TypeAdapter, ValidationError
+from pydantic import Field, TypeAdapter, ValidationError
+from pydantic_core import from_json, to_json
 
-from shared.contracts.base import MAX_MESSAGE_BYTES, REGISTRY, JsonObject, ListedMessage, Message
+from shared import batches
+from shared.contracts.base import (
+    FIRST_INSTANT,
+    LAST_INSTANT,
+    MAX_ITEMS,
+    MAX_MESSAGE_BYTES,
+    REGISTRY,
+    JsonObject,
+    ListedMessage,
+    Message,
+)
 from shared.contracts.orders import FieldError
+from shared.explained import field_errors, not_json, sentence, shown
 
 OUR_SOURCE = "/backorder/"
 """Sources that begin so are our own services: their ids are UUIDv7."""
+MAX_ATTRIBUTE = 300
+"""Characters of a CloudEvents attribute: they are indexed."""
+MAX_HEADERS = 64
+"""Headers of a bad record that are kept, and with MAX_ATTRIBUTE characters each: a record may carry thousands."""
 
 
 @functools.lru_cache(maxsize=65_536)
@@ -99,11 +114,22 @@ class Delivery(NamedTuple):
 
 
 _LIST_OPENS, _LIST_CLOSES = b'{"items":', b"}"
+_ATTRIBUTES = ("type", "source", "id", "time", "specversion", "actor")
+_LAST_MILLISECOND = int(LAST_INSTANT.timestamp() * 1000)
+
+
+class _RefusedError(Exception):
+    """The record as a whole is no message."""
+
+    def __init__(self, reason: str, detail: str) -> None:
+        super().__init__(detail)
+        self.flaw = Flaw(reason, detail)
 
 
 @functools.cache
 def _list_adapter(contract: type[ListedMessage]) -> TypeAdapter[Any]:
-    return TypeAdapter(list[contract])  # type: ignore[valid-type]
+    items: Any = Annotated[list[contract], Field(max_length=MAX_ITEMS, fail_fast=True)]  # type: ignore[valid-type]
+    return TypeAdapter(items)
 
 
 @functools.cache
@@ -114,84 +140,86 @@ def _known_topics() -> Mapping[str, frozenset[str]]:
     return {topic: frozenset(names) for topic, names in accepted.items()}
 
 
-def field_errors(error: ValidationError) -> tuple[FieldError, ...]:
-    """What pydantic found, one entry per field, at most 20. What a field's parts are blamed for it is not blamed for again."""
-    found = error.errors(include_url=False, include_context=False, include_input=False)
-    blamed = {each["loc"][:depth] for each in found for depth in range(len(each["loc"]))}
-    return tuple(
-        FieldError(field=".".join(str(part) for part in each["loc"]) or "(whole message)", error=each["msg"])
-        for each in found
-        if each["loc"] not in blamed
-    )[:20]
-
-
-def _sentence(errors: Sequence[FieldError]) -> str:
-    return "; ".join(f"{error.field}: {error.error}" for error in errors)
-
-
 def _header(record: ConsumerRecord[Any, Any], name: str) -> str:
-    """A header's text; empty when it is missing. Raises UnicodeDecodeError, or ValueError for a null value."""
+    """A header's text; empty when it is missing. Raises _RefusedError for what is no text."""
     for key, value in record.headers:
         if key == name:
             if value is None:
-                raise ValueError(f"header {name!r} is null")
-            return str(value.decode())
+                raise _RefusedError("bad_header", f"header {name!r} is null; leave it out or give it a value")
+            try:
+                return str(value.decode())
+            except UnicodeDecodeError:
+                raise _RefusedError("bad_header", f"header {name!r} is not UTF-8 text") from None
     return ""
 
 
 def _time(text: str, otherwise: datetime) -> datetime:
+    """When it happened. Raises _RefusedError for what is no time that can be calculated with."""
     if not text:
         return otherwise
-    moment = datetime.fromisoformat(text)
+    try:
+        moment = datetime.fromisoformat(text)
+    except ValueError:
+        raise _RefusedError("bad_header", f"ce_time is no time: write it as 2026-11-22T10:00:00Z (found {shown(text)})") from None
     if moment.tzinfo is None:
-        raise ValueError(f"ce_time {text!r} has no time zone")
+        raise _RefusedError("bad_header", f"ce_time has no time zone: end it with Z or an offset such as +01:00 (found {shown(text)})")
+    if not FIRST_INSTANT <= moment <= LAST_INSTANT:
+        raise _RefusedError("bad_header", f"ce_time must lie between {FIRST_INSTANT.year} and {LAST_INSTANT.year} (found {shown(text)})")
     return moment.astimezone(UTC)
 
 
 def _readable_headers(record: ConsumerRecord[Any, Any]) -> tuple[tuple[str, str], ...]:
-    return tuple(
-        (key.encode(errors="replace").decode().replace("\x00", "?"), (value or b"").decode(errors="replace").replace("\x00", "?"))
-        for key, value in record.headers
-    )
+    def readable(text: bytes | str) -> str:
+        if isinstance(text, str):
+            text = text.encode(errors="replace")
+        return text[: 4 * MAX_ATTRIBUTE].decode(errors="replace").replace("\x00", "?")[:MAX_ATTRIBUTE]
+
+    return tuple((readable(key), readable(value or b"")) for key, value in record.headers[:MAX_HEADERS])
 
 
 def _structured(value: bytes) -> tuple[dict[str, str], bytes]:
-    """Attributes and data of a structured-mode event."""
+    """Attributes and data of a structured-mode event. Raises _RefusedError for what is none."""
+    if not value:
+        raise _RefusedError("no_data", "the record has no value; a structured CloudEvent is a JSON object")
+    if len(value) > MAX_MESSAGE_BYTES:
+        raise _RefusedError("too_large", _too_large(value))
     try:
-        event = json.loads(value)
-    except RecursionError:
-        event = None
+        event = from_json(value)
+    except ValueError as error:
+        raise _RefusedError("not_json", not_json(value, str(error))) from None
     if not isinstance(event, dict):
-        raise ValueError("a structured CloudEvent is a JSON object")  # noqa: TRY004  (the caller answers ValueError to the sender)
-    attributes = {name: content for name, content in event.items() if isinstance(content, str)}
+        raise _RefusedError("invalid", f"a structured CloudEvent is a JSON object (found {shown(event)})")
     if "data" not in event:
-        raise ValueError("a structured CloudEvent for us carries its payload as JSON in 'data'")
-    return attributes, json.dumps(event["data"]).encode()
+        raise _RefusedError("no_data", "a structured CloudEvent for us carries its payload as JSON in 'data'")
+    return {name: content for name, content in event.items() if isinstance(content, str)}, to_json(event["data"], inf_nan_mode="constants")
+
+
+def _event(record: ConsumerRecord[Any, Any]) -> tuple[dict[str, str], bytes | None]:
+    """A record's CloudEvents attributes and data. Raises _RefusedError for what is no event."""
+    if unreadable := batches.problem(record.headers):
+        raise _RefusedError("unreadable", unreadable)
+    if _header(record, "content-type").lower().startswith("application/cloudevents"):
+        return _structured(record.value or b"")
+    return {name: _header(record, f"ce_{name}") for name in _ATTRIBUTES}, record.value
 
 
 def read(record: ConsumerRecord[Any, Any], topic: str) -> Delivery:
     """A record of the topic (its name without namespace) as messages and flaws. Never raises for what the sender did."""
-    appended = datetime.fromtimestamp(max(0, record.timestamp) / 1000, UTC)
+    appended = datetime.fromtimestamp(min(max(0, record.timestamp), _LAST_MILLISECOND) / 1000, UTC)
     attributes: dict[str, str] = {}
     body: bytes | None = record.value
-    flaw: Flaw | None = None
+    time, flaw = appended, None
     try:
-        if _header(record, "content-type").lower().startswith("application/cloudevents"):
-            attributes, body = _structured(body or b"")
-        else:
-            names = ("type", "source", "id", "time", "specversion", "actor")
-            attributes = {name: _header(record, f"ce_{name}") for name in names}
+        attributes, body = _event(record)
         time = _time(attributes.get("time", ""), appended)
-    except UnicodeDecodeError as error:
-        flaw, time = Flaw("bad_header", f"a CloudEvents header is not UTF-8 text ({error.reason})"), appended
-    except ValueError as error:
-        flaw, time = Flaw("bad_header", str(error)), appended
+    except _RefusedError as error:
+        flaw = error.flaw
     type_, source, id_, actor = (attributes.get(name, "").replace("\x00", "?") for name in ("type", "source", "id", "actor"))
     # A header may be as long as its record: what we index is bounded.
-    if flaw is None and max(len(type_), len(source), len(id_), len(actor)) > 300:
-        flaw = Flaw("bad_header", "ce_type, ce_source, ce_id and ce_actor may have at most 300 characters")
+    if flaw is None and max(len(type_), len(source), len(id_), len(actor)) > MAX_ATTRIBUTE:
+        flaw = Flaw("bad_header", f"ce_type, ce_source, ce_id and ce_actor may have at most {MAX_ATTRIBUTE} characters")
     headers = _readable_headers(record) if flaw or source[: len(OUR_SOURCE)] != OUR_SOURCE else ()
-    envelope = Envelope(type_[:300], source[:300], "" if flaw else id_, time, appended, actor[:300], headers)
+    envelope = Envelope(type_[:MAX_ATTRIBUTE], source[:MAX_ATTRIBUTE], "" if flaw else id_, time, appended, actor[:MAX_ATTRIBUTE], headers)
     messages: tuple[tuple[int, Message], ...] = ()
     flaws: tuple[tuple[int, Flaw], ...] = ()
     flaw = flaw or _missing(attributes, body)
@@ -208,7 +236,7 @@ def decode(type_: str, topic: str, body: bytes) -> tuple[tuple[tuple[int, Messag
     if contract is None or contract.TOPIC.name != topic:
         return (), ((0, _unknown(type_, topic)),)
     if len(body) > MAX_MESSAGE_BYTES:
-        return (), ((0, Flaw("too_large", f"the message has {len(body)} bytes, the limit is {MAX_MESSAGE_BYTES}")),)
+        return (), ((0, Flaw("too_large", _too_large(body))),)
     if issubclass(contract, ListedMessage):
         return _items(contract, body)
     try:
@@ -217,12 +245,16 @@ def decode(type_: str, topic: str, body: bytes) -> tuple[tuple[tuple[int, Messag
         return (), ((0, _invalid(error, body)),)
 
 
+def _too_large(body: bytes) -> str:
+    return f"the message has {len(body)} bytes, the limit is {MAX_MESSAGE_BYTES}: send less at once"
+
+
 def _missing(attributes: Mapping[str, str], body: bytes | None) -> Flaw | None:
     missing = [f"ce_{name}" for name in ("type", "source", "id", "specversion") if not attributes.get(name)]
     if missing:
-        return Flaw("missing_attribute", f"missing CloudEvents attributes: {', '.join(missing)}")
+        return Flaw("missing_attribute", f"missing CloudEvents attributes: {', '.join(missing)} (in structured mode without the ce_)")
     if attributes["specversion"] != "1.0":
-        return Flaw("unknown_version", f"CloudEvents specversion {attributes['specversion']!r} is not known; send '1.0'")
+        return Flaw("unknown_version", f"CloudEvents specversion {shown(attributes['specversion'])} is not known; send '1.0'")
     if not body:
         return Flaw("no_data", "the record has no value; a message carries its data as JSON")
     return None
@@ -238,36 +270,41 @@ def _unknown(type_: str, topic: str) -> Flaw:
 
 
 def _invalid(error: ValidationError, body: bytes) -> Flaw:
+    first = error.errors(include_url=False, include_input=False)[0]
+    if first["type"] == "json_invalid":
+        return Flaw("not_json", not_json(body, first["ctx"]["error"]))
     errors = field_errors(error)
-    if error.errors(include_url=False, include_input=False)[0]["type"] == "json_invalid":
-        return Flaw("not_json", _sentence(errors), errors)
-    data = json.loads(body)
-    return Flaw("invalid", _sentence(errors), errors, data if isinstance(data, dict) else None)
+    data = from_json(body)
+    return Flaw("invalid", sentence(errors), errors, data if isinstance(data, dict) else None)
 
 
 def _items(contract: type[ListedMessage], body: bytes) -> tuple[tuple[tuple[int, Message], ...], tuple[tuple[int, Flaw], ...]]:
     """The items of a list record; when some are invalid the others still count."""
-    adapter = _list_adapter(contract)
-    if body.startswith(_LIST_OPENS):
+    if body.startswith(_LIST_OPENS) and body.endswith(_LIST_CLOSES):
         try:
-            return tuple(enumerate(adapter.validate_json(body[len(_LIST_OPENS) : -len(_LIST_CLOSES)]))), ()
+            listed = _list_adapter(contract).validate_json(body[len(_LIST_OPENS) : -len(_LIST_CLOSES)])
         except ValidationError:
             pass  # find out below which items are to blame
+        else:
+            return tuple(enumerate(listed)), ()
     try:
-        items = json.loads(body)["items"]
-    except (ValueError, KeyError, TypeError, RecursionError):
-        items = None
+        record = from_json(body)
+    except ValueError as error:
+        return (), ((0, Flaw("not_json", not_json(body, str(error)))),)
+    items = record.get("items") if isinstance(record, dict) else None
     if not isinstance(items, list):
-        return (), ((0, Flaw("not_json", 'expected a JSON object {"items": […]}')),)
+        return (), ((0, Flaw("invalid", 'items: expected a JSON object {"items": […]}')),)
+    if len(items) > MAX_ITEMS:
+        return (), ((0, Flaw("too_many_items", f"items: the list has {len(items)} entries, the limit is {MAX_ITEMS}: send several lists")),)
     messages: list[tuple[int, Message]] = []
     flaws: list[tuple[int, Flaw]] = []
     for index, item in enumerate(items):
-        text = json.dumps(item).encode()
+        text = to_json(item, inf_nan_mode="constants")
         try:
             messages.append((index, contract.model_validate_json(text)))
         except ValidationError as error:
             errors = field_errors(error)
-            flaws.append((index, Flaw("invalid", _sentence(errors), errors, body=_LIST_OPENS + b"[" + text + b"]" + _LIST_CLOSES)))
+            flaws.append((index, Flaw("invalid", sentence(errors), errors, body=_LIST_OPENS + b"[" + text + b"]" + _LIST_CLOSES)))
     return tuple(messages), tuple(flaws)
 
 
@@ -298,7 +335,7 @@ def encode(message: Message) -> bytes:
 
 
 def encode_items(contract: type[ListedMessage], items: Sequence[ListedMessage]) -> bytes:
-    """The data of a list record. Items are bounded by their contracts: 500 of them stay far below the limit."""
+    """The data of a list record."""
     return _LIST_OPENS + _list_adapter(contract).dump_json(list(items)) + _LIST_CLOSES
 
 

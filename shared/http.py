@@ -1,16 +1,61 @@
 """The HTTP edge: checks a request, appends it to the log, and answers 202 with where to look. It changes no state itself."""
 
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass
 from typing import Annotated, Any
 
 import asyncpg
 from fastapi import Depends, Header, HTTPException, Response
+from fastapi.exceptions import RequestValidationError
 from fastapi.responses import JSONResponse
+from pydantic import BaseModel
+from starlette import types as asgi
 
 from shared.auth import Client, Role, client_of
-from shared.contracts.base import Message
+from shared.contracts.base import MAX_MESSAGE_BYTES, Message
+from shared.contracts.orders import FieldError
+from shared.explained import explained
 from shared.settings import Settings
+
+
+class Problems(BaseModel):
+    """Everything that is wrong with a request."""
+
+    errors: list[FieldError]
+
+
+def problems(error: RequestValidationError) -> JSONResponse:
+    """Names what is wrong with a request as an OrderRejected does: every field, by its path in the body."""
+    found = explained([{**each, "loc": _path(each)} for each in error.errors()])
+    return JSONResponse({"errors": [wrong.model_dump() for wrong in found]}, status_code=422)
+
+
+def _path(found: Mapping[str, Any]) -> tuple[str | int, ...]:
+    place, *path = found["loc"]
+    if found["type"] == "json_invalid":  # FastAPI tells the position in the text
+        return ()
+    return tuple(path) if place == "body" else (place, *path)
+
+
+class BodyLimit:
+    """ASGI middleware: a request whose body is larger than a message may be is answered 413, and not read to its end."""
+
+    def __init__(self, app: asgi.ASGIApp) -> None:
+        self._app = app
+
+    async def __call__(self, scope: asgi.Scope, receive: asgi.Receive, send: asgi.Send) -> None:
+        """Serves one request."""
+        size = 0
+
+        async def limited() -> asgi.Message:
+            nonlocal size
+            message = await receive()
+            size += len(message.get("body", b""))
+            if size > MAX_MESSAGE_BYTES:
+                raise HTTPException(413, f"a request may have at most {MAX_MESSAGE_BYTES} bytes")
+            return message
+
+        await self._app(scope, limited, send)
 
 
 @dataclass(frozen=True)

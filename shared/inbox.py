@@ -26,7 +26,7 @@ async def keep_new(tx: Connection, deliveries: Sequence[Delivery]) -> list[Deliv
         if internal is not None:
             ours.setdefault(internal, delivery)
         elif delivery.envelope.id and delivery.envelope.source:
-            others.setdefault((delivery.envelope.source, delivery.envelope.id), []).append(delivery)
+            others.setdefault(_key(delivery), []).append(delivery)
         else:
             fresh.add(id(delivery))
     if ours:
@@ -43,6 +43,14 @@ async def keep_new(tx: Connection, deliveries: Sequence[Delivery]) -> list[Deliv
                 if delivery.content_hash() != stored:
                     reused[id(delivery)] = _reused(delivery)
     return [reused.get(id(delivery), delivery) for delivery in deliveries if id(delivery) in fresh or id(delivery) in reused]
+
+
+def _key(delivery: Delivery) -> tuple[str, str]:
+    """What an outsider's record is known by: source and id. What was refused as a whole has not used up its id, so that a
+    corrected message may come under the same: it is known by its content as well."""
+    source, id_ = delivery.envelope.source, delivery.envelope.id
+    refused = delivery.flaws and not delivery.messages
+    return source, f"{id_} {delivery.content_hash().hex()}" if refused else id_
 
 
 async def _claim(tx: Connection, hashes: dict[tuple[str, str], bytes]) -> dict[tuple[str, str], tuple[bool, bytes]]:

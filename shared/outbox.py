@@ -4,7 +4,7 @@ from collections.abc import Iterable, Iterator, Sequence
 from datetime import datetime
 
 from shared.codec import Record, encode, encode_items, new_id, partition_of
-from shared.contracts.base import REGISTRY, ListedMessage
+from shared.contracts.base import MAX_MESSAGE_BYTES, REGISTRY, ListedMessage
 from shared.service import Connection, Send
 from shared.settings import Settings
 
@@ -30,8 +30,19 @@ def records(sends: Iterable[Send], settings: Settings, now: datetime) -> Iterato
     for (type_, partition), items in sorted(lists.items(), key=lambda entry: (rank[entry[0][0]], entry[0][1])):
         contract = type(items[0])
         for start in range(0, len(items), ITEMS_PER_RECORD):
-            value = encode_items(contract, items[start : start + ITEMS_PER_RECORD])
-            yield Record(settings.topic(contract.TOPIC.name), partition, None, new_id(), type_, now, "", "", value)
+            for value in _values(contract, items[start : start + ITEMS_PER_RECORD]):
+                yield Record(settings.topic(contract.TOPIC.name), partition, None, new_id(), type_, now, "", "", value)
+
+
+def _values(contract: type[ListedMessage], items: Sequence[ListedMessage]) -> Iterator[bytes]:
+    """The items as the data of one record, or of several where one would be larger than the broker takes."""
+    value = encode_items(contract, items)
+    if len(value) <= MAX_MESSAGE_BYTES:
+        yield value
+    else:
+        middle = len(items) // 2
+        yield from _values(contract, items[:middle])
+        yield from _values(contract, items[middle:])
 
 
 async def write(tx: Connection, rows: Sequence[Record]) -> None:

@@ -16,7 +16,7 @@ import uvicorn
 import uvloop
 from aiokafka import AIOKafkaConsumer, TopicPartition
 
-from shared import clock, db, inbox, log, metrics, migrate, topics
+from shared import batches, clock, db, inbox, log, metrics, migrate, topics
 from shared.app import http_app
 from shared.codec import cloud_event_headers, encode, partition_of
 from shared.consumer import Consumer
@@ -42,6 +42,7 @@ class Runtime:
     """One process of a service."""
 
     def __init__(self, service: Service[Any], settings: Settings, pool: "asyncpg.Pool[Any]") -> None:
+        batches.guard()
         self.service = service
         self.settings = settings
         self.pool = pool

@@ -12,10 +12,10 @@ from pydantic import ValidationError
 
 from deploy.local.errors import UserError
 from deploy.local.publisher import Publication
-from shared.codec import field_errors
 from shared.contracts.base import Message
 from shared.contracts.suppliers import OfferChanged
 from shared.contracts.warehouse import SkuDefined, StockCounted
+from shared.explained import field_errors
 
 SOURCE = "/clients/cli/load"
 OPENING = datetime(1970, 1, 1, tzinfo=UTC)
@@ -122,8 +122,6 @@ def _row(
         # A column that is no number is reported above; 1 keeps the contract from reporting it again.
         messages = kind.messages(values | dict.fromkeys(words, 1) | numbers)
     except ValidationError as error:
-        yield from (
-            Problem(file, line, wrong.field, f"{wrong.error} (found {values.get(wrong.field, '')!r})") for wrong in field_errors(error)
-        )
+        yield from (Problem(file, line, wrong.field, wrong.error) for wrong in field_errors(error))
     else:
         yield from () if words else messages

@@ -13,6 +13,7 @@ from itertools import accumulate
 from typing import NamedTuple, TypeAlias
 from zoneinfo import ZoneInfo
 
+from shared.contracts.base import LAST_DAY
 from shared.contracts.warehouse import BackorderPolicy
 
 HANDLING_DAYS = 1
@@ -218,7 +219,7 @@ def allocate(free: int, waiting_lines: Iterable[Demand]) -> list[tuple[Demand, i
 
 def promise(position_units: int, supplies: Iterable[Supply], today: date) -> date | None:
     """The day on which the unit at this position of the queue (1 = head) can ship: HANDLING_DAYS after the expected day of the
-    supply that covers it. A supply without a day (the calendar's last one is none), or whose day has passed, covers nobody;
+    supply that covers it. A supply without a day (LAST_DAY is none), or whose day has passed, covers nobody;
     None = no date."""
     return promises(position_units - 1, [1], supplies, today)[0]
 
@@ -226,7 +227,7 @@ def promise(position_units: int, supplies: Iterable[Supply], today: date) -> dat
 def promises(units_ahead: int, open_units: Sequence[int], supplies: Iterable[Supply], today: date) -> list[date | None]:
     """The promises of consecutive lines of a queue, by their open units, in one pass; a line ships when its last unit can."""
     dated = sorted(
-        (supply.expected_on, supply.open) for supply in supplies if supply.expected_on and today <= supply.expected_on < date.max
+        (supply.expected_on, supply.open) for supply in supplies if supply.expected_on and today <= supply.expected_on < LAST_DAY
     )
     covered = list(accumulate(units for _, units in dated))
     days = [*(day + timedelta(days=HANDLING_DAYS) for day, _ in dated), None]

@@ -23,7 +23,11 @@ def stock_counted(state: State, message: StockCounted, context: Context) -> Iter
     """The opening count; a second one is refused, because only a correction could say what it means for units set aside."""
     stock = state.skus[message.sku]
     if stock.counted:
-        return [Refuse("already_counted", f"{message.sku} has had its opening count; count {message.count} was not applied")]
+        return [
+            Refuse(
+                "already_counted", f"{message.sku} has had its opening count; count {message.count} was not applied, nor can any other be"
+            )
+        ]
     state.skus[message.sku] = stock._replace(counted=True, on_hand=stock.on_hand + message.on_hand)
     state.movements.append(Movement(message.sku, MovementKind.COUNTED, on_hand=message.on_hand, cause=context.cause))
     state.freed[message.sku] = state.touched[message.sku] = context.cause

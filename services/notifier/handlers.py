@@ -22,7 +22,7 @@ from services.notifier.domain import (
 )
 from shared.contracts.notifier import NoticeFailed, NoticeKind, NoticeSent
 from shared.contracts.orders import LineCancelled, LineEvent, LineShipped, OrderAccepted
-from shared.service import Context, Effect, Handler, Local, Schedule, Send, Timer, Unschedule
+from shared.service import Context, Effect, Handler, Local, Refuse, Schedule, Send, Timer, Unschedule
 
 
 class DigestDue(Timer):
@@ -45,10 +45,6 @@ class MailFailed(Local):
     permanent: bool
 
 
-class UnknownOrderError(Exception):
-    """News of an order before its acceptance: cannot be, as they share a topic and a key; so somebody has to look."""
-
-
 @dataclass(slots=True)
 class State:
     """The working set. `told`: of the touched lines, by order and line; `mails`: the new ones; `changed…` is what has to be saved."""
@@ -59,12 +55,6 @@ class State:
     sendings: dict[MailKey, Sending] = field(default_factory=dict)
     changed_orders: set[str] = field(default_factory=set)
     changed_sendings: set[MailKey] = field(default_factory=set)
-
-    def order(self, order: str) -> Correspondence:
-        """What is known of the order; raises UnknownOrderError."""
-        if order not in self.orders:
-            raise UnknownOrderError(f"order {order!r} has not been accepted, as far as the notifier knows")
-        return self.orders[order]
 
     def told_of(self, order: str, line: int) -> ToldOfLine:
         """What was last told of a line."""
@@ -111,7 +101,10 @@ def line_event(policy: Policy, kind: NoticeKind) -> Handler[State]:
     """The handler of a line's event: notes what there is to tell and sets the timer of the order's mail."""
 
     def handle(state: State, message: LineEvent, context: Context) -> Iterable[Effect]:
-        order, known = message.order, state.order(message.order)
+        order, known = message.order, state.orders.get(message.order)
+        if known is None:  # they share a topic and a key: somebody has to look
+            detail = f"news of order {order!r}, which was never accepted as far as the notifier knows; replay it once it was"
+            return (Refuse("unknown_order", detail),)
         before = next_due(known.waiting)
         window = context.now + policy.digest
         closes = window if before is None else min(before, window)
@@ -139,7 +132,7 @@ def digest_due(policy: Policy) -> Handler[State]:
     """The handler of DigestDue: gathers what is due into one mail and waits for the rest."""
 
     def handle(state: State, message: DigestDue, context: Context) -> Iterable[Effect]:
-        order, known = message.key, state.order(message.key)
+        order, known = message.key, state.orders[message.key]
         notices, waiting = gathered(known.waiting, context.now)
         if notices:
             key = MailKey(order, context.number)

@@ -1,15 +1,12 @@
 """The HTTP edge of orders: takes orders, cancellations and shipments, and shows what became of them, without personal data."""
 
-from collections.abc import Callable, Coroutine
 from datetime import date, datetime
 from decimal import Decimal
 from typing import Annotated, Any
 from urllib.parse import quote
 
-from fastapi import APIRouter, Body, Header, HTTPException, Path, Request, Response
+from fastapi import APIRouter, Body, Header, HTTPException, Path, Response
 from fastapi.exceptions import RequestValidationError
-from fastapi.responses import JSONResponse
-from fastapi.routing import APIRoute
 from pydantic import BaseModel, Field, Json, TypeAdapter, ValidationError
 
 from services.orders import domain
@@ -20,12 +17,6 @@ from shared.contracts.base import Identifier, Instant, LineNumber, Quantity, Tex
 from shared.contracts.commerce import COMMERCE_ORDERS, OrderCancelRequested, OrderPlaced, ShipmentConfirmed
 from shared.contracts.orders import Amounts, FieldError
 from shared.http import Edge
-
-
-class Problems(BaseModel):
-    """Everything that is wrong with a request."""
-
-    errors: list[FieldError]
 
 
 class Accepted(BaseModel):
@@ -81,33 +72,12 @@ class TimelineEntry(BaseModel):
 _ERRORS = TypeAdapter(list[FieldError])
 
 
-class PlainErrors(APIRoute):
-    """Names what is wrong with a request as an OrderRejected does: every field, by its path in the body."""
-
-    def get_route_handler(self) -> Callable[[Request], Coroutine[Any, Any, Response]]:
-        """Wraps FastAPI's handler."""
-        handle = super().get_route_handler()
-
-        async def handle_plainly(request: Request) -> Response:
-            try:
-                return await handle(request)
-            except RequestValidationError as error:
-                return JSONResponse({"errors": [_plain(found) for found in error.errors()]}, status_code=422)
-
-        return handle_plainly
-
-
-def _plain(found: dict[str, Any]) -> dict[str, str]:
-    place, *path = found["loc"]
-    return {"field": ".".join(map(str, path if place == "body" and path else found["loc"])), "error": found["msg"]}
-
-
 OrderId = Annotated[Identifier, Path(description="The shop's order id.")]
 
 
 def router(edge: Edge) -> APIRouter:
     """The routes of orders."""
-    api = APIRouter(route_class=PlainErrors, responses={422: {"model": Problems, "description": "Every field that is wrong."}})
+    api = APIRouter()
     _take(api, edge)
     _show(api, edge)
     return api

@@ -11,7 +11,7 @@ from enum import StrEnum
 from typing import TypeAlias
 from zoneinfo import ZoneInfo
 
-from shared.contracts.base import MAX_QUANTITY
+from shared.contracts.base import LAST_DAY, MAX_QUANTITY
 from shared.contracts.suppliers import AcknowledgedLine, Balance, LineAnswer, ReceivedLine
 
 LineKey: TypeAlias = tuple[str, int]
@@ -26,10 +26,11 @@ class Status(StrEnum):
 
 
 class ExceptionReason(StrEnum):
-    """Why a need cannot be bought: an operator has to find a supplier."""
+    """Why a need cannot be bought: an operator has to see to it."""
 
     NO_OFFER = "no_offer"
     EVERY_SUPPLIER_DECLINED = "every_supplier_declined"
+    TOO_MUCH_AT_ONCE = "too_much_at_once"
 
 
 @dataclass(frozen=True, slots=True)
@@ -218,6 +219,11 @@ def shrunk(line: Line, need: int, offer: Offer) -> Line:
     return replace(line, ordered=min(line.ordered, units(line.ordered + need, offer)))
 
 
+def told_day(day: date) -> date | None:
+    """A day that somebody told us; None for the one that stands for "nobody knows when"."""
+    return None if day == LAST_DAY else day
+
+
 def answered(line: Line, answer: AcknowledgedLine) -> tuple[Line, int]:
     """The line after its supplier's answer, and by how many units the answer exceeds what is outstanding.
 
@@ -225,7 +231,7 @@ def answered(line: Line, answer: AcknowledgedLine) -> tuple[Line, int]:
     """
     rejected = answer.answer is LineAnswer.REJECTED
     coming = 0 if rejected else answer.quantity or line.outstanding
-    day = line.expected_on if rejected else answer.expected_on or line.expected_on
+    day = line.expected_on if rejected or answer.expected_on is None else told_day(answer.expected_on)
     declined = max(0, line.outstanding - coming)
     return replace(line, declined=line.declined + declined, expected_on=day), max(0, coming - line.outstanding)
 

@@ -5,7 +5,20 @@ from collections.abc import Iterable, Iterator
 from dataclasses import replace
 from datetime import timedelta
 
-from services.purchasing.domain import Acknowledgement, Booking, Line, Offer, Policy, Receipt, Status, answered, booked, deadline, least
+from services.purchasing.domain import (
+    Acknowledgement,
+    Booking,
+    Line,
+    Offer,
+    Policy,
+    Receipt,
+    Status,
+    answered,
+    booked,
+    deadline,
+    least,
+    told_day,
+)
 from services.purchasing.state import State
 from services.purchasing.timers import SupplyOverdue, WindowClosed
 from shared.contracts.base import MAX_QUANTITY, Currency
@@ -129,7 +142,7 @@ def shipment_notified(state: State, message: ShipmentNotified, context: Context)
         if line is None:
             yield _unknown_line(message.purchase_order, notified.line)
         else:
-            state.change(replace(line, expected_on=message.expected_on), context.cause)
+            state.change(replace(line, expected_on=told_day(message.expected_on)), context.cause)
 
 
 def goods_received(state: State, message: GoodsReceived, context: Context) -> Iterator[Effect]:
@@ -186,20 +199,27 @@ def _declined(state: State, supplier: str, sku_id: str, cause: str) -> None:
 def _unknown(state: State, purchase_order: str) -> Refuse | None:
     order = state.orders.get(purchase_order)
     if order is None:
-        return Refuse("unknown_purchase_order", f"there is no purchase order {purchase_order!r}")
+        return Refuse(
+            "unknown_purchase_order", f"there is no purchase order {purchase_order!r}; use the id that PurchaseOrderIssued gave it"
+        )
     if order.status is Status.PLANNED:
-        return Refuse("not_issued", f"purchase order {purchase_order!r} has not been issued yet")
+        return Refuse("not_issued", f"purchase order {purchase_order!r} has not been issued yet; wait for its PurchaseOrderIssued")
     return None
 
 
 def _foreign(state: State, message: PurchaseOrderAcknowledged | ShipmentNotified) -> Refuse | None:
     if state.orders[message.purchase_order].supplier == message.supplier:
         return None
-    return Refuse("not_your_order", f"purchase order {message.purchase_order!r} is not with supplier {message.supplier!r}")
+    return Refuse(
+        "not_your_order", f"purchase order {message.purchase_order!r} is not with supplier {message.supplier!r}; answer your own only"
+    )
 
 
 def _unknown_line(purchase_order: str, line: int) -> Refuse:
-    return Refuse("unknown_line", f"purchase order {purchase_order!r} has no line {line}")
+    return Refuse(
+        "unknown_line",
+        f"purchase order {purchase_order!r} has no line {line}; use the line numbers of PurchaseOrderIssued. Other lines counted.",
+    )
 
 
 def _more_than_outstanding(line: Line, verb: str, surplus: int, outstanding: int) -> Refuse:

@@ -25,6 +25,10 @@ from shared.contracts.base import MAX_LINES
 from shared.contracts.purchasing import SupplyChanged
 from shared.service import Context, Effect, Schedule, Send, Unschedule
 
+LINES_AT_ONCE = 100
+"""Lines that are opened for a SKU at once. A need beyond, of a hundred million units and more, waits for an operator or for the
+next news of the SKU: whatever a message says, planning it takes its fraction of a second."""
+
 
 def decide(policy: Policy, state: State, context: Context) -> Iterator[Effect]:
     """Plans every touched SKU and tells every touched line, in the order of their keys."""
@@ -52,9 +56,13 @@ def plan(policy: Policy, state: State, sku: str, cause: str, now: datetime) -> I
 
 def _grow(policy: Policy, state: State, offer: Offer, cause: str, now: datetime) -> Iterator[Effect]:
     """A need is added to the supplier's planned line, else becomes a new line; more than a line may carry takes several."""
+    opened = 0
     while (need := state.skus[offer.sku].need) > 0:
         line = _line_with_room(state, offer)
         if line is None:
+            if opened == LINES_AT_ONCE:
+                return
+            opened += 1
             order = _order_with_room(state, offer)
             if order is None:
                 order, timer = _open_order(policy, state, offer, now)
@@ -116,10 +124,17 @@ def _report(state: State, sku: str, now: datetime) -> None:
     """A need that nobody can cover is an operator's; it is closed when the need is covered or gone."""
     need, known = state.skus[sku].need, state.shortfalls.get(sku)
     if need > 0:
-        reason = ExceptionReason.EVERY_SUPPLIER_DECLINED if state.offers.of(sku) else ExceptionReason.NO_OFFER
-        state.shortfalls.put(Shortfall(sku, reason, need, known.opened_at if known else now))
+        state.shortfalls.put(Shortfall(sku, _why(state, sku), need, known.opened_at if known else now))
     elif known is not None:
         state.shortfalls.drop(known)
+
+
+def _why(state: State, sku: str) -> ExceptionReason:
+    offers = state.offers.of(sku)
+    if not offers:
+        return ExceptionReason.NO_OFFER
+    asked = cheapest(offers, state.skus[sku].declined_by)
+    return ExceptionReason.EVERY_SUPPLIER_DECLINED if asked is None else ExceptionReason.TOO_MUCH_AT_ONCE
 
 
 def _tell(state: State, key: LineKey, cause: str, version: int) -> Iterator[Effect]:

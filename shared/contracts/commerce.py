@@ -1,12 +1,26 @@
 """What the shop and the warehouse tell us about a customer's order: the topic `commerce.orders`."""
 
+from collections import Counter
 from decimal import Decimal
 from typing import Annotated, Self
 from zoneinfo import available_timezones
 
 from pydantic import AfterValidator, Field, StringConstraints, model_validator
 
-from shared.contracts.base import MAX_LINES, Contract, Currency, Identifier, Instant, LineNumber, Message, Quantity, Text, Topic, contract
+from shared.contracts.base import (
+    MAX_LINES,
+    Contract,
+    Currency,
+    Identifier,
+    Instant,
+    LineNumber,
+    Message,
+    Quantity,
+    Text,
+    Topic,
+    contract,
+    pattern,
+)
 
 COMMERCE_ORDERS = Topic("commerce.orders", key="order", public=True, log_append_time=True)
 """Its log-append time is the fairness clock: nobody's clock but the broker's decides who ordered first."""
@@ -16,13 +30,16 @@ _ZONES = available_timezones()
 
 def _known_zone(name: str) -> str:
     if name not in _ZONES:
-        raise ValueError(f"{name!r} is not an IANA time zone such as 'Europe/London'")
+        raise ValueError("Input should be an IANA time zone such as Europe/London")
     return name
 
 
-Email = Annotated[str, StringConstraints(strip_whitespace=True, max_length=254, pattern=r"^[^@\s<>,;\x00]+@[^@\s<>,;\x00]+$")]
+_EMAIL = pattern(r"^[^@\s<>,;\x00]+@[^@\s<>,;\x00]+$", "one mail address such as ann@example.com")
+_LANGUAGE = pattern(r"^[a-z]{2,3}(-[A-Za-z0-9]{2,8})*$", "a language such as en or pt-BR")
+
+Email = Annotated[str, StringConstraints(strip_whitespace=True, max_length=254, pattern=_EMAIL)]
 TimeZone = Annotated[str, AfterValidator(_known_zone)]
-Language = Annotated[str, StringConstraints(pattern=r"^[a-z]{2,3}(-[A-Za-z0-9]{2,8})*$")]
+Language = Annotated[str, StringConstraints(max_length=35, pattern=_LANGUAGE)]
 Price = Annotated[Decimal, Field(ge=0, max_digits=14, decimal_places=4)]
 
 
@@ -59,8 +76,8 @@ class OrderPlaced(Message):
     def _line_numbers_differ(self) -> Self:
         numbers = [line.line for line in self.lines]
         if len(set(numbers)) < len(numbers):
-            twice = sorted({number for number in numbers if numbers.count(number) > 1})
-            raise ValueError(f"line numbers must differ within an order; given twice: {twice}")
+            twice = sorted(number for number, times in Counter(numbers).items() if times > 1)
+            raise ValueError(f"line numbers must differ within an order; given twice: {', '.join(map(str, twice[:10]))}")
         return self
 
 

@@ -1,8 +1,19 @@
 """What the service inventory tells: who is served, what is short, and what a shop may sell."""
 
-from datetime import date
-
-from shared.contracts.base import Count, Identifier, Instant, LineNumber, ListedMessage, Message, Quantity, Topic, Version, contract
+from shared.contracts.base import (
+    Count,
+    Day,
+    Identifier,
+    Instant,
+    LineNumber,
+    ListedMessage,
+    Message,
+    Quantity,
+    Topic,
+    Total,
+    Version,
+    contract,
+)
 from shared.contracts.orders import CancelReason
 
 INVENTORY_ALLOCATIONS = Topic("inventory.allocations", key="order")
@@ -29,7 +40,7 @@ class DemandServed(ListedMessage):
     order: Identifier
     line: LineNumber
     served: Count
-    ship_by: date | None = None
+    ship_by: Day | None = None
     promise_version: Version = 0
     demand_version: Version
     version: Version
@@ -41,9 +52,9 @@ class ShortageChanged(ListedMessage):
     `needed_by` = business time at which the first in the queue ordered."""
 
     sku: Identifier
-    waiting: Count
+    waiting: Total
     needed_by: Instant | None = None
-    received_total: Count
+    received_total: Total
     version: Version
 
 
@@ -53,8 +64,8 @@ class StockLevelChanged(Message):
 
     sku: Identifier
     at: Instant
-    available: Count
-    waiting: Count
+    available: Total
+    waiting: Total
     backorderable: bool
-    next_date: date | None = None
+    next_date: Day | None = None
     version: Version

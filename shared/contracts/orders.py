@@ -1,12 +1,16 @@
 """What the service orders tells: the story of every order (`orders.events`) and each line's claim (`orders.demand`)."""
 
-from datetime import date
 from enum import StrEnum
+from typing import Annotated
+
+from pydantic import Field
 
 from shared.contracts.base import (
+    MAX_LINES,
     Contract,
     Count,
     Currency,
+    Day,
     Identifier,
     Instant,
     LineNumber,
@@ -22,6 +26,8 @@ from shared.contracts.commerce import Customer, OrderedLine
 
 ORDERS_EVENTS = Topic("orders.events", key="order", public=True)
 ORDERS_DEMAND = Topic("orders.demand", key="sku")
+MAX_ERRORS, MAX_FIELD, MAX_ERROR = 20, 100, 500
+"""What is said about one message is bounded, however much is wrong with it: entries, and characters of each part."""
 
 
 class CancelReason(StrEnum):
@@ -51,7 +57,7 @@ class LineChange(Contract):
     quantity: Count
     amounts: Amounts
     version: Version
-    ship_by: date | None = None
+    ship_by: Day | None = None
     promise_version: Version = 0
 
 
@@ -64,14 +70,14 @@ class OrderAccepted(Message):
     placed_at: Instant
     customer: Customer
     currency: Currency
-    lines: tuple[OrderedLine, ...]
+    lines: Annotated[tuple[OrderedLine, ...], Field(max_length=MAX_LINES)]
 
 
 class FieldError(Contract):
     """One thing that is wrong: where, and what was expected."""
 
-    field: str
-    error: str
+    field: Annotated[str, Field(max_length=MAX_FIELD)]
+    error: Annotated[str, Field(max_length=MAX_ERROR)]
 
 
 @contract(ORDERS_EVENTS, key="order")
@@ -80,7 +86,7 @@ class OrderRejected(Message):
 
     order: Identifier
     at: Instant
-    errors: tuple[FieldError, ...]
+    errors: Annotated[tuple[FieldError, ...], Field(max_length=MAX_ERRORS)]
 
 
 class LineEvent(Message):
@@ -88,7 +94,7 @@ class LineEvent(Message):
 
     order: Identifier
     at: Instant
-    lines: tuple[LineChange, ...]
+    lines: Annotated[tuple[LineChange, ...], Field(max_length=MAX_LINES)]
 
 
 @contract(ORDERS_EVENTS, key="order")
@@ -137,7 +143,7 @@ class CancelRefused(Message):
     at: Instant
     request: Identifier
     reason: Text
-    lines: tuple[RefusedLine, ...] = ()
+    lines: Annotated[tuple[RefusedLine, ...], Field(max_length=MAX_LINES)] = ()
 
 
 @contract(ORDERS_EVENTS, key="order")
@@ -159,7 +165,7 @@ class DemandSet(ListedMessage):
     sku: Identifier
     wanted: Count
     shipped: Count
-    queue_class: Count = 0
+    queue_class: Annotated[int, Field(strict=True, ge=0, le=100)] = 0
     queued_at: Instant
     ordered_at: Instant
     demand_version: Version

@@ -1,11 +1,15 @@
 """What the service purchasing tells: orders to suppliers, and expected and received supply to inventory."""
 
-from datetime import date
+from typing import Annotated
+
+from pydantic import Field
 
 from shared.contracts.base import (
+    MAX_LINES,
     Contract,
     Count,
     Currency,
+    Day,
     Identifier,
     Instant,
     LineNumber,
@@ -29,7 +33,7 @@ class PurchaseLine(Contract):
     sku: Identifier
     quantity: Quantity
     unit_price: Price
-    expected_on: date
+    expected_on: Day
 
 
 @contract(PURCHASING_ORDERS, key="purchase_order")
@@ -40,7 +44,7 @@ class PurchaseOrderIssued(Message):
     supplier: Identifier
     currency: Currency
     issued_at: Instant
-    lines: tuple[PurchaseLine, ...]
+    lines: Annotated[tuple[PurchaseLine, ...], Field(min_length=1, max_length=MAX_LINES)]
 
 
 @contract(PURCHASING_SUPPLY, key="sku")
@@ -65,5 +69,5 @@ class SupplyChanged(ListedMessage):
     sku: Identifier
     committed: Count
     open: Count
-    expected_on: date | None = None
+    expected_on: Day | None = None
     version: Version

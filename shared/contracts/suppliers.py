@@ -1,6 +1,5 @@
 """What suppliers and the receiving dock tell purchasing: `suppliers.offers` and `suppliers.messages`."""
 
-from datetime import date
 from enum import StrEnum
 from typing import Annotated, Self
 
@@ -8,9 +7,10 @@ from pydantic import Field, model_validator
 
 from shared.contracts.base import (
     MAX_LINES,
-    MAX_QUANTITY,
     Contract,
+    Count,
     Currency,
+    Day,
     Identifier,
     Instant,
     LineNumber,
@@ -24,8 +24,6 @@ from shared.contracts.commerce import Price
 
 SUPPLIERS_OFFERS = Topic("suppliers.offers", key="sku", public=True)
 SUPPLIERS_MESSAGES = Topic("suppliers.messages", key="purchase_order", public=True)
-
-UpTo = Annotated[int, Field(strict=True, ge=0, le=MAX_QUANTITY)]
 
 
 @contract(SUPPLIERS_OFFERS, key="sku")
@@ -55,7 +53,7 @@ class AcknowledgedLine(Contract):
     line: LineNumber
     answer: LineAnswer
     quantity: Quantity | None = None
-    expected_on: date | None = None
+    expected_on: Day | None = None
 
     @model_validator(mode="after")
     def _change_says_what(self) -> Self:
@@ -89,7 +87,7 @@ class ShipmentNotified(Message):
     notice: Identifier
     purchase_order: Identifier
     supplier: Identifier
-    expected_on: date
+    expected_on: Day
     lines: Annotated[tuple[NotifiedLine, ...], Field(min_length=1, max_length=MAX_LINES)]
     carrier: Text = ""
     tracking: Text = ""
@@ -107,8 +105,8 @@ class ReceivedLine(Contract):
 
     line: LineNumber
     sku: Identifier
-    good: UpTo
-    damaged: UpTo = 0
+    good: Count
+    damaged: Count = 0
     balance: Balance = Balance.FOLLOWS
 
 

@@ -1,5 +1,9 @@
 """The business clock of a driven local run (`system.clock`); absent in production."""
 
+from typing import Annotated
+
+from pydantic import Field
+
 from shared.contracts.base import Contract, Instant, Topic
 
 SYSTEM_CLOCK = Topic("system.clock", key="")
@@ -11,4 +15,4 @@ class ClockSet(Contract):
 
     business: Instant
     wall: Instant
-    rate: float
+    rate: Annotated[float, Field(ge=0, le=1_000_000, allow_inf_nan=False)]

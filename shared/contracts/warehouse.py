@@ -5,7 +5,7 @@ from typing import Annotated
 
 from pydantic import Field
 
-from shared.contracts.base import Count, Identifier, Instant, Message, Text, Topic, contract
+from shared.contracts.base import Identifier, Instant, Message, Text, Topic, contract
 
 WAREHOUSE_EVENTS = Topic("warehouse.events", key="sku", public=True)
 MAX_ON_HAND = 1_000_000_000
@@ -33,5 +33,5 @@ class StockCounted(Message):
 
     count: Identifier
     sku: Identifier
-    on_hand: Annotated[Count, Field(le=MAX_ON_HAND)]
+    on_hand: Annotated[int, Field(strict=True, ge=0, le=MAX_ON_HAND)]
     counted_at: Instant

@@ -9,7 +9,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from shared.codec import read
-from shared.contracts.base import MAX_MESSAGE_BYTES
+from shared.contracts.base import MAX_ITEMS, MAX_MESSAGE_BYTES
 from shared.contracts.orders import DemandSet
 from tests.contract.examples import AT, ORDER, Headers, headers_of, record
 
@@ -86,11 +86,13 @@ REFUSED: dict[str, tuple[Headers, bytes | None, str, str]] = {
     "a time that is none": (headers_with("ce_time", b"yesterday"), GOOD, "bad_header", "yesterday"),
     "a time without a zone": (headers_with("ce_time", b"2025-01-02T10:00:00"), GOOD, "bad_header", "no time zone"),
     "an endless id": (headers_with("ce_id", b"x" * 100_000), GOOD, "bad_header", "300"),
-    "structured, not JSON": (*structured(b"hello"), "bad_header", ""),
-    "structured, no object": (*structured(b"[]"), "bad_header", "JSON object"),
-    "structured, deep": (*structured(DEEP), "bad_header", "JSON object"),
-    "structured, no data": (*structured(b'{"specversion": "1.0"}'), "bad_header", "'data'"),
-    "structured, no value": (*structured(b""), "bad_header", ""),
+    "structured, not JSON": (*structured(b"hello"), "not_json", "line 1 column 1"),
+    "structured, no object": (*structured(b"[]"), "invalid", "JSON object"),
+    "structured, deep": (*structured(DEEP), "not_json", "200 levels"),
+    "structured, no data": (*structured(b'{"specversion": "1.0"}'), "no_data", "'data'"),
+    "structured, no value": (*structured(b""), "no_data", "no value"),
+    "structured, 1 MiB": (*structured(b" " * (1024 * 1024)), "too_large", str(MAX_MESSAGE_BYTES)),
+    "structured, half a character in the id": (*structured(b'{"id": "\\ud800", "data": 1}'), "not_json", "surrogate pair"),
 }
 
 
@@ -114,11 +116,18 @@ def test_good_items_of_a_list_count_and_bad_ones_are_kept_alone() -> None:
     assert json.loads(flaw.body or b"") == {"items": [{"order": "A-2"}]}
 
 
-@pytest.mark.parametrize("value", [b"hello", b"[]", b"{}", b'{"items": 3}', b'{"items":[', b'{"items":' + DEEP + b"}"])
+NO_LISTS: dict[bytes, str] = {
+    b"hello": "not_json", b'{"items":[': "not_json", b'{"items":' + DEEP + b"}": "not_json", b'{"items":[]]': "not_json",
+    b"[]": "invalid", b"{}": "invalid", b'{"items": 3}': "invalid",
+    b'{"items":[' + b"{}," * MAX_ITEMS + b"{}]}": "too_many_items",
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("value", NO_LISTS, ids=lambda value: str(value[:12]))
 def test_what_is_no_list_is_named(value: bytes) -> None:
     demand = DemandSet(order="A-1", line=1, sku="17", wanted=3, shipped=0, queued_at=AT, ordered_at=AT, demand_version=7, version=7)
     [(_, flaw)] = read(record("orders.demand", headers_of(demand), value), "orders.demand").flaws
-    assert flaw.reason == "not_json"
+    assert flaw.reason == NO_LISTS[value]
 
 
 names = st.sampled_from(["ce_type", "ce_source", "ce_id", "ce_time", "ce_specversion", "content-type", "x"])

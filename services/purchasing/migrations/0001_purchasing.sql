@@ -80,11 +80,11 @@ CREATE TABLE acknowledgement (
     PRIMARY KEY (supplier, acknowledgement)
 );
 
--- A need that no supplier covers: an operator's.
+-- A need that no supplier covers, or that is too large to plan at once: an operator's.
 CREATE TABLE exception (
     id bigint GENERATED ALWAYS AS IDENTITY PRIMARY KEY,
     sku text NOT NULL REFERENCES sku,
-    reason text NOT NULL CHECK (reason IN ('no_offer', 'every_supplier_declined')),
+    reason text NOT NULL CHECK (reason IN ('no_offer', 'every_supplier_declined', 'too_much_at_once')),
     quantity bigint NOT NULL CHECK (quantity > 0),
     opened_at timestamptz NOT NULL,
     closed_at timestamptz

@@ -2,17 +2,18 @@
 
 from collections.abc import AsyncIterator
 from dataclasses import dataclass, field
-from typing import Any
+from types import SimpleNamespace
+from typing import Any, cast
 
 import asyncpg
 import httpx
 import pytest
-from fastapi import FastAPI
 
-from services.purchasing import api
+from services.purchasing.app import service
 from services.purchasing.timers import WindowClosed
+from shared.app import http_app
 from shared.auth import Role, key_for
-from shared.contracts.base import Message
+from shared.contracts.base import MAX_MESSAGE_BYTES, Message
 from shared.http import Edge
 from shared.settings import Settings
 from tests.integration.purchasing.test_store import apply, offer, receipt, shortage
@@ -54,8 +55,8 @@ async def client(pool: "asyncpg.Pool[asyncpg.Record]", log: Log) -> AsyncIterato
         await apply(tx, [offer("A", "X"), offer("B", "Y"), shortage("X", 5, 1), shortage("Z", 3, 1)], MONDAY, 1)
         await apply(tx, [WindowClosed(key="A")], MONDAY, 2)
         await apply(tx, [receipt("R0", "A-1", 1, "X", good=2), shortage("Y", 4, 3)], MONDAY, 3)
-    app = FastAPI()
-    app.include_router(api.router(Edge(Settings(), pool, log.append, log.applied)))
+    edge = Edge(Settings(), pool, log.append, log.applied)
+    app = http_app(cast("Any", SimpleNamespace(service=service(Settings()), edge=edge)))
     async with httpx.AsyncClient(transport=httpx.ASGITransport(app), base_url="http://purchasing") as client:
         yield client
 
@@ -124,3 +125,25 @@ async def test_a_supplier_answers_its_own_orders_only(
     answer = await client.post("/acknowledgements", json=ANSWER | changes, headers=key(Role.SUPPLIER, name))
     assert answer.status_code == status
     assert len(log.appended) == (status == 202)
+
+
+BODIES: dict[str, tuple[bytes, int, str]] = {
+    "not JSON": (b"hello", 422, "(whole message)"),
+    "not UTF-8": (b'{"receipt": "\xff"}', 400, ""),
+    "a number that is none": (b'{"receipt": NaN}', 422, "receipt"),
+    "half a character": (b'{"receipt": "\\ud800"}', 422, "receipt"),
+    "deep": (b'{"receipt": ' + b"[" * 100_000, 400, ""),
+    "a long number": (b'{"receipt": ' + b"9" * 100_000 + b"}", 400, ""),
+    "seconds since 1970": (b'{"received_at": 1735689600}', 422, "received_at"),
+    "larger than a message": (b" " * (MAX_MESSAGE_BYTES + 1), 413, ""),
+}
+
+
+@pytest.mark.parametrize("case", BODIES)
+async def test_whatever_the_body_the_answer_names_the_field(client: httpx.AsyncClient, log: Log, case: str) -> None:
+    content, status, field = BODIES[case]
+    headers = {**key(Role.WAREHOUSE, "dock"), "Content-Type": "application/json"}
+    answer = await client.post("/receipts", content=content, headers=headers)
+    assert answer.status_code == status
+    assert not field or field in [error["field"] for error in answer.json()["errors"]]
+    assert log.appended == []

@@ -51,9 +51,9 @@ BAD: dict[str, tuple[Raw, str, str]] = {
     "quantity text": (raw(GOOD, "word", value=quantity("many")), "invalid", "lines.0.quantity"),
     "nested deeply": (raw(GOOD, "deep", value=b'{"items":' + b"[" * 100_000), "not_json", "JSON"),
     "structured, no data": (
-        Raw("A", b'{"id":"s1"}', [("content-type", b"application/cloudevents+json")]), "bad_header", "'data'",
+        Raw("A", b'{"id":"s1"}', [("content-type", b"application/cloudevents+json")]), "no_data", "'data'",
     ),
-    "structured, not JSON": (Raw("A", b"{", [("content-type", b"application/cloudevents+json")]), "bad_header", ""),
+    "structured, not JSON": (Raw("A", b"{", [("content-type", b"application/cloudevents+json")]), "not_json", "EOF"),
 }  # fmt: skip
 
 
@@ -133,6 +133,17 @@ async def test_the_same_id_again_has_no_effect_and_with_other_content_is_reporte
         await becomes(lambda: units(runtime), {"A": 4})
         assert await letters(runtime, "refused") == [("1", "id_reused")] * 2, "the redelivered records were reported twice"
         assert await query(settings, toy.TOY, "SELECT max(next) FROM runtime.partition WHERE topic = 'commerce.orders'") == [(9,)]
+
+
+async def test_a_corrected_message_may_come_under_the_id_of_the_refused_one(settings: Settings) -> None:
+    await toy.prepare(settings)
+    await append(settings, raw(GOOD, "1", value=quantity(0)), raw(GOOD, "1", value=quantity(0)), raw(GOOD, "1"), raw(GOOD, "1"))
+    async with toy.running(settings) as runtime:
+        await becomes(lambda: units(runtime), {"A": 1})
+        assert await letters(runtime, "refused") == [("1", "invalid")]
+        await append(settings, raw(GOOD, "1", value=quantity(-1)), raw(GOOD, "1", value=quantity(5)), raw(GOOD, "2"))
+        await becomes(lambda: units(runtime), {"A": 2})
+        assert await letters(runtime, "refused") == [("1", "invalid")] * 2 + [("1", "id_reused")]
 
 
 async def test_a_refusal_by_a_rule_is_kept_and_holds_nobody_up(settings: Settings) -> None:

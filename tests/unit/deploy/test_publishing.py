@@ -137,7 +137,7 @@ def test_a_message_without_an_id_of_its_own_is_new_each_time() -> None:
 @pytest.mark.parametrize(
     ("kind", "line", "field"),
     [
-        ("orders", b"hello", "(whole message)"),
+        ("orders", b"hello", "(whole line)"),
         ("orders", {**ORDER, "lines": [{**ORDER["lines"][0], "quantity": 0}]}, "lines.0.quantity"),
         ("orders", {**ORDER, "currency": "XXY"}, "currency"),
         ("receipts", {"receipt": "W-1"}, "purchase_order"),

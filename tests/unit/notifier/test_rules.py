@@ -5,9 +5,10 @@ from datetime import timedelta
 import pytest
 
 from services.notifier.domain import WITHOUT_DATE, Mail, pause
-from services.notifier.handlers import State, UnknownOrderError, line_event
+from services.notifier.handlers import State, line_event
 from shared.contracts.notifier import NoticeFailed, NoticeKind, NoticeSent
 from shared.contracts.orders import CancelReason, LineBackordered
+from shared.service import Refuse
 from tests.unit.notifier.world import DIGEST, NOON, POLICY, World, change, december
 
 MINUTE = timedelta(minutes=1)
@@ -251,8 +252,9 @@ def test_a_mail_written_again_by_a_replay_has_the_same_identity():
 
 def test_news_of_an_order_that_was_never_accepted_is_somebodys_business():
     world = World()
-    with pytest.raises(UnknownOrderError):
-        line_event(POLICY, NoticeKind.BACKORDERED)(State(), LineBackordered(order="X", at=NOON, lines=()), world.context())
+    [refused] = line_event(POLICY, NoticeKind.BACKORDERED)(State(), LineBackordered(order="X", at=NOON, lines=()), world.context())
+    assert isinstance(refused, Refuse)
+    assert (refused.reason, "'X'" in refused.detail) == ("unknown_order", True)
 
 
 def test_pauses_grow_up_to_five_minutes():

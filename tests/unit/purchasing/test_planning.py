@@ -7,8 +7,9 @@ from typing import Any
 import pytest
 
 from services.purchasing.domain import ExceptionReason, Offer, Status, least, most, units
+from services.purchasing.planning import LINES_AT_ONCE
 from services.purchasing.timers import WindowClosed
-from shared.contracts.base import MAX_LINES, MAX_QUANTITY
+from shared.contracts.base import MAX_LINES, MAX_QUANTITY, MAX_TOTAL
 from shared.contracts.inventory import ShortageChanged
 from shared.contracts.suppliers import OfferChanged
 from tests.unit.purchasing.world import World, after, arrived, issued, overdue, refusals, supply
@@ -174,6 +175,18 @@ def test_without_an_offer_a_need_is_an_operators_until_it_is_covered_or_gone(wor
     world.offer("S")
     assert world.state.shortfalls.get("X") is None
     assert world.line("S-1").ordered == 2
+
+
+def test_an_absurd_need_is_planned_in_part_and_the_rest_is_an_operators_until_the_next_news(world):
+    """A level may say whatever fits into a number: planning all of it at once would never end."""
+    world.offer("S")
+    world.short(MAX_TOTAL)
+    assert len(world.state.lines.all()) == LINES_AT_ONCE
+    shortfall = world.state.shortfalls["X"]
+    assert (shortfall.reason, shortfall.quantity) == (ExceptionReason.TOO_MUCH_AT_ONCE, MAX_TOTAL - LINES_AT_ONCE * MAX_QUANTITY)
+    world.short((LINES_AT_ONCE + 1) * MAX_QUANTITY)
+    assert len(world.state.lines.all()) == LINES_AT_ONCE + 1
+    assert world.state.shortfalls.get("X") is None
 
 
 def test_new_terms_plan_anew_what_is_not_issued_and_leave_what_is(world):

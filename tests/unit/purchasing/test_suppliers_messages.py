@@ -6,7 +6,8 @@ from decimal import Decimal
 import pytest
 
 from services.purchasing.domain import ExceptionReason, Line
-from shared.contracts.suppliers import GoodsReceived
+from shared.contracts.base import LAST_DAY
+from shared.contracts.suppliers import GoodsReceived, ShipmentNotified
 from tests.unit.purchasing.world import World, after, arrived, overdue, refusals, stock, supply
 
 DAY = date(2026, 3, 9)
@@ -57,6 +58,17 @@ def test_rejecting_declines_what_is_outstanding_and_no_more(world):
     assert supply(effects) == [("S-1", 1, 3, 0, None), ("T-1", 1, 7, 7, date(2026, 3, 11))]
     assert world.due(overdue("S-1")) is None
     assert world.answer("S-1", "rejected") == []
+
+
+def test_the_last_day_of_all_says_that_nobody_knows_when(world):
+    """Many systems write 9999-12-31 for it; the contract makes that its last day."""
+    notice = ShipmentNotified.model_validate(
+        {"notice": "N", "purchase_order": "S-1", "supplier": "S", "expected_on": "9999-12-31", "lines": [{"line": 1, "quantity": 1}]}
+    )
+    assert supply(world.apply(notice)) == [("S-1", 1, 10, 10, None)]
+    assert world.due(overdue("S-1")) is None
+    world.notice("S-1", date(2026, 3, 20))
+    assert supply(world.answer("S-1", "changed", expected_on=LAST_DAY)) == [("S-1", 1, 10, 10, None)]
 
 
 def test_when_every_supplier_declines_it_is_an_operators(world):
