@@ -11,7 +11,7 @@ UV = index="$${UV_DEFAULT_INDEX:-$${UV_INDEX_URL:-$${PIP_INDEX_URL:-$$($(BIN)/pi
 	if [ -n "$$index" ]; then export UV_DEFAULT_INDEX="$$index"; fi; $(BIN)/uv
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test coverage lint format types contracts lock clean
+.PHONY: help setup demo test chaos coverage lint format types contracts lock clean
 
 help: ## Show this list
 	@sed -nE 's/^([a-z]+):.*## (.*)/  make \1\t\2/p' $(MAKEFILE_LIST) | expand -t 20
@@ -23,6 +23,9 @@ demo: $(READY) ## Start everything on this machine and watch orders go through
 
 test: $(READY) ## Run all tests, on the real Kafka and PostgreSQL
 	$(BIN)/python -m pytest -n 2
+
+chaos: $(READY) ## Break a whole system by a seed, under load, and judge what is left (some ten minutes)
+	$(BIN)/backorder chaos
 
 coverage: $(READY) ## Show what the tests of rules and contracts reach (services run as processes of their own in the others)
 	$(BIN)/python -m pytest -n 2 tests/unit tests/contract tests/model --cov --cov-report=term:skip-covered

@@ -16,6 +16,7 @@ from deploy.chaos.schedule import schedule
 from deploy.chaos.stage import Stage, staged
 from deploy.chaos.storm import Storm, Surroundings, caught_up, storm
 from deploy.chaos.violation import Violation
+from deploy.local import from_log
 from deploy.local.audit import audit
 from deploy.local.home import Home
 from shared.contracts.notifier import NoticeSent
@@ -100,9 +101,15 @@ async def _stormy(home: Home, plan: Plan, say: Callable[[str], None]) -> _Afterm
         evidence = await gather(stage.settings, home.mail)
         after = _Aftermath(found, evidence)
         after.violations += judged(found, evidence)
+        found_wrong = audited.violations()
+        if audited.settled:
+            say("Applying the topics by the journal to empty databases")
+            replayed = await from_log.checks(stage.settings)
+            differing = [{"check": name, **each} for name, check in replayed.items() for each in check.violations]
+            after.same_state = not differing
+            found_wrong += differing
         after.violations += [
-            Violation(each["check"], {**each["row"], "service": each["service"], "expected": each["expected"]})
-            for each in audited.violations()
+            Violation(each["check"], {**each["row"], "service": each["service"], "expected": each["expected"]}) for each in found_wrong
         ]
     return after
 

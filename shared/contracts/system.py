@@ -15,4 +15,4 @@ class ClockSet(Contract):
 
     business: Instant
     wall: Instant
-    rate: Annotated[float, Field(ge=0, le=1_000_000, allow_inf_nan=False)]
+    rate: Annotated[float, Field(ge=0, le=100_000_000, allow_inf_nan=False)]

@@ -22,8 +22,8 @@ TAMPERED = {
     "inventory": ("demand", "UPDATE demand SET promise_version = promise_version + $2 WHERE order_id = $1 RETURNING promise_version"),
     "purchasing": ("offer", "UPDATE offer SET lead_days = lead_days + $2 WHERE supplier = $1 RETURNING lead_days"),
     "notifier": (
-        "order_contact",
-        "UPDATE order_contact SET language = CASE $2::int WHEN 1 THEN 'xx' ELSE 'en' END WHERE order_id = $1 RETURNING language",
+        "correspondence",
+        "UPDATE correspondence SET language = CASE $2::int WHEN 1 THEN 'xx' ELSE 'en' END WHERE order_id = $1 RETURNING language",
     ),
 }
 

@@ -92,12 +92,12 @@ async def test_an_order_of_many_lines_and_many_orders_are_a_constant_number_of_s
     assert counts[1:] == [3, 3]  # the first also asked for the types of arrays
 
 
-async def test_news_of_an_unknown_order_is_parked_and_the_rest_goes_on(notifier: Notifier):
+async def test_news_of_an_unknown_order_is_refused_and_the_rest_goes_on(notifier: Notifier):
     await notifier.hears(accepted("A-1"), allocated("X", change(1, allocated=1)), allocated("A-1", change(1, allocated=1)))
     await notifier.passes(DIGEST)
     assert [mail.order for mail in await queued(notifier.pool, 10)] == ["A-1"]
     [detail] = await notifier.parked()
-    assert "'X' has not been accepted" in detail
+    assert "order 'X', which was never accepted" in detail
 
 
 async def test_a_mail_refused_for_now_waits_and_holds_back_later_mails_of_its_order_only(notifier: Notifier):

@@ -18,6 +18,7 @@ from pydantic_extra_types.currency_code import ISO4217
 
 from shared import db, migrate, topics
 from shared.clock import wall
+from shared.contracts.base import MAX_QUANTITY
 from shared.contracts.commerce import COMMERCE_ORDERS, Customer, OrderCancelRequested, OrderedLine, OrderPlaced
 from shared.contracts.inventory import INVENTORY_ALLOCATIONS, DemandRefused, DemandServed
 from shared.contracts.orders import ORDERS_DEMAND, DemandSet
@@ -137,7 +138,7 @@ def _tell(state: State, name: str, context: Context) -> DemandSet:
     account = state[name]
     account.told.append(f"{context.number}: {account.units}")
     return DemandSet(
-        order=name, line=1, sku=name, wanted=max(0, account.units), shipped=0, queued_at=context.appended, ordered_at=context.time,
+        order=name, line=1, sku=name, wanted=min(max(0, account.units), MAX_QUANTITY), shipped=0, queued_at=context.appended, ordered_at=context.time,
         demand_version=context.number, version=context.number, causation=context.cause,
     )  # fmt: skip
 
