@@ -1,7 +1,7 @@
 """The database is the truth; where the broker's bookmark, or the log itself, says otherwise, every message still counts once."""
 
 from aiokafka import AIOKafkaProducer
-from aiokafka.admin import RecordsToDelete
+from aiokafka.admin import AIOKafkaAdminClient, RecordsToDelete
 from aiokafka.structs import TopicPartition
 
 from shared.codec import partition_of
@@ -99,6 +99,8 @@ async def test_a_topic_that_was_made_anew_is_read_from_its_start(settings: Setti
         runtime.stopping.set()
     async with admin(settings) as client:
         await client.delete_topics([settings.topic(COMMERCE_ORDERS.name)])
+        # A broker that hears of both at once would go on with the old log.
+        await eventually(lambda: gone(client, settings.topic(COMMERCE_ORDERS.name)))
     await eventually(lambda: created(settings))
     await publish(settings, (toy.order("A", 1), "0"), (toy.order("A", 10), "new"), (toy.order("A", 100), "newer"))
     async with toy.running(settings) as runtime:
@@ -107,6 +109,11 @@ async def test_a_topic_that_was_made_anew_is_read_from_its_start(settings: Setti
         await publish(settings, (toy.order("A", 1_000), "newest"))
         await becomes(lambda: units(runtime), {"A": 1_116})
         assert await query(settings, toy.TOY, STANDS) == [(4,)]
+
+
+async def gone(client: AIOKafkaAdminClient, topic: str) -> bool:
+    """Whether the broker has let go of the topic."""
+    return topic not in await client.list_topics()
 
 
 async def created(settings: Settings) -> bool:
