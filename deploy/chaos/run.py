@@ -133,7 +133,7 @@ def judged(found: Storm, evidence: Evidence) -> Iterable[Violation]:
     yield from found.doors.violations
     yield from found.witness.violations
     yield from verdict.accepted_is_in_the_log(accepted, log)
-    yield from verdict.accepted_is_applied(accepted, evidence.inbox)
+    yield from verdict.accepted_is_applied(accepted, evidence.inbox, evidence.refusals)
     yield from verdict.refusals_are_right(evidence.refusals, accepted, found.vandal.thrown, log)
     yield from verdict.everything_was_told(evidence, told, found.witness.versions)
     yield from verdict.mails_came_once(evidence.mails, found.nemesis.windows(), len(evidence.told["NoticeSent"]))

@@ -46,10 +46,15 @@ def accepted_is_in_the_log(accepted: Iterable[Acceptance], log: Iterable[Entry])
             yield Violation("what was accepted stands in the log", _named(acceptance))
 
 
-def accepted_is_applied(accepted: Iterable[Acceptance], inbox: Mapping[str, frozenset[tuple[str, str]]]) -> Iterator[Violation]:
-    """Whatever was accepted is in the inbox of the service that it is for."""
+def accepted_is_applied(
+    accepted: Iterable[Acceptance], inbox: Mapping[str, frozenset[tuple[str, str]]], refusals: Iterable[Refusal]
+) -> Iterator[Violation]:
+    """Whatever was accepted is in the inbox of the service that it is for, or, when it was no valid message, among its refusals: a
+    corrected one may come under the same id."""
+    refused = {(refusal.service, (refusal.source, refusal.id)) for refusal in refusals}
     for acceptance in accepted:
-        if acceptance.identity not in inbox[READER[acceptance.said.message.TOPIC]]:
+        service = READER[acceptance.said.message.TOPIC]
+        if acceptance.identity not in inbox[service] and (service, acceptance.identity) not in refused:
             yield Violation("what was accepted has been applied", _named(acceptance))
 
 

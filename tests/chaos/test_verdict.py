@@ -58,8 +58,10 @@ def test_what_was_accepted_is_looked_for_by_its_mark_or_by_its_id() -> None:
 def test_what_was_accepted_is_in_its_readers_inbox() -> None:
     said = cancel("A-1", mark="k1")
     nobody: dict[str, frozenset[tuple[str, str]]] = {"orders": frozenset(), "inventory": frozenset({said.identity})}
-    assert checks(verdict.accepted_is_applied([said], nobody)) == ["what was accepted has been applied"]
-    assert not checks(verdict.accepted_is_applied([said], {"orders": frozenset({said.identity})}))
+    assert checks(verdict.accepted_is_applied([said], nobody, [])) == ["what was accepted has been applied"]
+    assert not checks(verdict.accepted_is_applied([said], {"orders": frozenset({said.identity})}, []))
+    refused = Refusal("orders", "invalid", "", "commerce.orders", 0, 0, "", *said.identity, "", "")
+    assert not checks(verdict.accepted_is_applied([said], nobody, [refused]))
 
 
 def right(
