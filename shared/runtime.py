@@ -145,7 +145,7 @@ class Runtime:
                 logger.warning("not serving", error=self._waits_for, exc_info=not isinstance(error, NotReadyError | OSError))
                 with contextlib.suppress(TimeoutError):
                     await asyncio.wait_for(self.stopping.wait(), pause)
-            self._progress = monotonic()
+            self._went_round()
             pause = min(pause * 1.5, 3.0)
 
     async def _serve(self) -> None:

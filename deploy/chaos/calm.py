@@ -43,9 +43,7 @@ def calm(home: Home, said: Sequence[Publication], seed: int, say: Callable[[str]
         run = asyncio.run(play(settings, story, Tally()))
         say(f"  all has come to its end after {run.summary.seconds:.1f} s, {run.summary.lines} lines")
         outcomes = asyncio.run(lines(settings))
-    return outcomes, [
-        Violation(f"in the calm run: {found['check']}", {**found["row"], "expected": found["expected"]}) for found in run.audit.violations()
-    ]
+    return outcomes, [Violation.of_audit(found, "in the calm run: ") for found in run.audit.violations()]
 
 
 def story_of(said: Sequence[Publication], seed: int) -> Story:

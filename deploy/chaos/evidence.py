@@ -136,8 +136,7 @@ async def read_log(settings: Settings) -> list[Entry]:
 def _entry(record: ConsumerRecord[Any, Any], topic: str) -> Entry:
     envelope = read(record, topic).envelope
     mark = next((value.decode() for name, value in record.headers if name == MARK), "")
-    appended = datetime.fromtimestamp(record.timestamp / 1000, UTC)
-    return Entry(topic, record.partition, record.offset, appended, envelope.source, envelope.id, mark, envelope.type, record.value)
+    return Entry(topic, record.partition, record.offset, envelope.appended, envelope.source, envelope.id, mark, envelope.type, record.value)
 
 
 async def _refusals(settings: Settings, service: str) -> list[Refusal]:

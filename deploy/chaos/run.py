@@ -101,16 +101,12 @@ async def _stormy(home: Home, plan: Plan, say: Callable[[str], None]) -> _Afterm
         evidence = await gather(stage.settings, home.mail)
         after = _Aftermath(found, evidence)
         after.violations += judged(found, evidence)
-        found_wrong = audited.violations()
         if audited.settled:
             say("Applying the topics by the journal to empty databases")
             replayed = await from_log.checks(stage.settings)
-            differing = [{"check": name, **each} for name, check in replayed.items() for each in check.violations]
-            after.same_state = not differing
-            found_wrong += differing
-        after.violations += [
-            Violation(each["check"], {**each["row"], "service": each["service"], "expected": each["expected"]}) for each in found_wrong
-        ]
+            after.same_state = not any(check.violations for check in replayed.values())
+            audited = audited.including(replayed)
+        after.violations += map(Violation.of_audit, audited.violations())
     return after
 
 

@@ -164,12 +164,9 @@ class Watch:
                     found = await audit(self._settings)
                 self.audits += 1
                 self.violations += [
-                    Violation(
-                        name, {**violation["row"], "service": violation["service"], "expected": violation["expected"], "while": "under way"}
-                    )
-                    for name, check in found.checks.items()
-                    if name not in ONLY_WHEN_SETTLED and not found.settled
-                    for violation in check.violations
+                    Violation.of_audit(violation, "under way: ")
+                    for violation in found.violations()
+                    if violation["check"] not in ONLY_WHEN_SETTLED and not found.settled
                 ]
             await asyncio.sleep(AUDIT_PAUSE_SECONDS)
 

@@ -3,10 +3,10 @@
 import asyncio
 import re
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import date
 from importlib import import_module
-from typing import Any
+from typing import Any, Self
 
 import orjson
 
@@ -41,6 +41,11 @@ class Audit:
     def violations(self) -> list[JsonObject]:
         """All of them, each naming its check."""
         return [{"check": name, **violation} for name, check in self.checks.items() for violation in check.violations]
+
+    def including(self, more: Mapping[str, Check]) -> Self:
+        """The outcome with these checks as well."""
+        ok = self.ok and not any(check.violations for check in more.values())
+        return replace(self, ok=ok, checks={**self.checks, **more})
 
 
 Parked = frozenset[tuple[str, Any]]

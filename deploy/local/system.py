@@ -176,11 +176,6 @@ def launch_service(home: Home, name: str, extra_env: Mapping[str, str] | None = 
         _start_python(home, name, env, *filter(None, [plan.runner]), f"services.{service}.app")
 
 
-def stop_service(home: Home, name: str) -> None:
-    """Stop one service instance in order."""
-    processes.stop(home, name)
-
-
 def start_smtp(home: Home, *options: str) -> None:
     """Start the mailbox unless it runs, with more options of `smtp_sink` than it needs if there are any; return when it listens."""
     if processes.pid_of(home, SMTP) is None:

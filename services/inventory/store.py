@@ -90,7 +90,7 @@ async def prepare(tx: Connection, state: State) -> None:
 
 
 async def save(tx: Connection, state: State, context: Context) -> None:
-    """Writes what changed; rows carry the transaction's number as their version."""
+    """Writes what changed; SKUs carry the transaction's number as their version."""
     skus = [sku for key, sku in state.skus.items() if sku != state.stored_skus[key]]
     if skus:
         await tx.execute(_UPDATE_SKUS, *_columns(skus, 10), context.number)

@@ -1,6 +1,6 @@
 """The command that checks the invariants."""
 
-from dataclasses import asdict, replace
+from dataclasses import asdict
 from typing import Annotated
 
 import typer
@@ -48,9 +48,7 @@ def check(
 
 async def _audit(settings: Settings, wait: float | None, *, replay: bool) -> Audit:
     outcome = await audit(settings, wait)
-    found = await from_log.checks(settings) if replay else {}
-    ok = outcome.ok and not any(check.violations for check in found.values())
-    return replace(outcome, ok=ok, checks={**outcome.checks, **found})
+    return outcome.including(await from_log.checks(settings)) if replay else outcome
 
 
 def _print(outcome: Audit) -> None:
