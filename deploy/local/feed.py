@@ -7,6 +7,7 @@ from typing import Self, TypeAlias
 from aiokafka import AIOKafkaConsumer, TopicPartition
 
 from deploy.local.coverage import Place
+from shared import batches
 from shared.codec import read
 from shared.contracts.base import Message, Topic
 from shared.settings import Settings
@@ -19,6 +20,7 @@ class Feed:
     """Tells every message of the topics, in order per key, to all listeners. `next` says how far it has come."""
 
     def __init__(self, settings: Settings, topics: Sequence[Topic], *listeners: Listener) -> None:
+        batches.guard()  # outsiders write to some of these topics
         self.topics = frozenset(topic.name for topic in topics)
         self.next: dict[Place, int] = {}
         self._listeners = listeners

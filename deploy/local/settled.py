@@ -15,7 +15,7 @@ from aiokafka.errors import KafkaError
 
 from deploy.local.databases import Connection, connected
 from deploy.local.errors import UserError
-from shared import clock
+from shared import batches, clock
 from shared.service import Service
 from shared.settings import SERVICES, Settings
 
@@ -131,7 +131,8 @@ async def _watching(settings: Settings) -> AsyncIterator[Look]:
 
 @asynccontextmanager
 async def asking(settings: Settings) -> AsyncIterator[AIOKafkaConsumer]:
-    """A consumer without a group. Raises UserError when the broker does not answer."""
+    """A consumer without a group, that reads what the services can read. Raises UserError when the broker does not answer."""
+    batches.guard()
     consumer = AIOKafkaConsumer(bootstrap_servers=settings.kafka_bootstrap_servers)
     try:
         await consumer.start()

@@ -8,8 +8,11 @@ from typing import Any
 import cramjam
 import pytest
 from aiokafka import AIOKafkaConsumer, AIOKafkaProducer, TopicPartition
+from aiokafka.consumer import fetcher
+from aiokafka.record.memory_records import MemoryRecords
 from aiokafka.record.util import calc_crc32c
 
+from deploy.local.from_log import check
 from shared import batches
 from shared.codec import encode, partition_of
 from shared.contracts.commerce import COMMERCE_ORDERS
@@ -61,6 +64,18 @@ async def test_a_header_whose_name_is_no_text_costs_nothing(settings: Settings) 
     async with toy.running(settings) as runtime:
         await becomes(lambda: units(runtime), {"A": 15, "B": 1})
         assert await query(settings, toy.TOY, LETTERS) == []
+
+
+async def test_what_a_service_could_read_its_journal_can_be_replayed_from(settings: Settings, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Another process replays it, in which no service has guarded the reading of batches."""
+    await toy.prepare(settings)
+    await append_batch(settings, [order(1, "1"), order(2, "2", **{PLACEHOLDER: b"x"}), order(4, "3")])
+    async with toy.running(settings) as runtime:
+        await becomes(lambda: units(runtime), {"A": 7})
+    monkeypatch.setattr(fetcher, "MemoryRecords", MemoryRecords)
+    found = await check(settings, toy.TOY, toy.STATE)
+    assert found.violations == []
+    assert found.checked > 0
 
 
 @pytest.mark.parametrize("codec", CODECS)
