@@ -189,7 +189,7 @@ async def test_many_at_once_neither_deadlock_nor_buy_twice(pool: Pool) -> None:
 
     async def work(seed: int) -> None:
         random = Random(seed)
-        for _ in range(30):
+        for _ in range(60):
             lines = [tuple(row) for row in await pool.fetch("SELECT purchase_order, line, sku FROM purchase_line")]
             batch = [a_message(random, versions, lines) for _ in range(random.randint(1, 6))]
             async with pool.acquire() as tx, tx.transaction():
