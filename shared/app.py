@@ -3,6 +3,7 @@
 from typing import Any, Protocol
 
 import asyncpg
+from aiokafka.errors import KafkaError
 from fastapi import FastAPI, Request
 from fastapi.exceptions import RequestValidationError
 from fastapi.responses import JSONResponse
@@ -61,7 +62,7 @@ def http_app(runtime: Served) -> FastAPI:
         return problems(error)
 
     app.add_exception_handler(RequestValidationError, invalid)
-    passing: tuple[type[Exception], ...] = (NotReadyError, asyncpg.InvalidCatalogNameError, *db.TRANSIENT)
+    passing: tuple[type[Exception], ...] = (NotReadyError, asyncpg.InvalidCatalogNameError, KafkaError, *db.TRANSIENT)
     for kind in passing:
         app.add_exception_handler(kind, unavailable)
     return app

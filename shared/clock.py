@@ -7,10 +7,13 @@ from datetime import UTC, datetime, timedelta
 
 import structlog
 from aiokafka import AIOKafkaConsumer, TopicPartition
+from aiokafka.errors import KafkaError
 from pydantic import ValidationError
 
 from shared.contracts.system import SYSTEM_CLOCK, ClockSet
 from shared.settings import ClockSource, Settings
+
+_PAUSE_SECONDS = 1.0
 
 log = structlog.get_logger()
 
@@ -34,9 +37,7 @@ class TopicClock:
 
     def __init__(self, settings: Settings) -> None:
         self._partition = TopicPartition(settings.topic(SYSTEM_CLOCK.name), 0)
-        self._consumer = AIOKafkaConsumer(
-            bootstrap_servers=settings.kafka_bootstrap_servers, enable_auto_commit=False, fetch_max_wait_ms=500
-        )
+        self._brokers = settings.kafka_bootstrap_servers
         self._setting: ClockSet | None = None
         self.known = asyncio.Event()
 
@@ -47,13 +48,26 @@ class TopicClock:
         return business_time(self._setting, wall())
 
     async def follow(self) -> None:
-        """Reads the latest setting, then every new one, until cancelled; what is no setting leaves the clock as it is."""
+        """Reads the latest setting, then every new one, until cancelled; a consumer that breaks meanwhile is made anew. Raises
+        KafkaError when there is none to begin with."""
+        while True:
+            try:
+                await self._read()
+            except KafkaError as error:
+                if not self.known.is_set():
+                    raise
+                log.warning("the clock's consumer is broken, it will be made anew", error=repr(error))
+                await asyncio.sleep(_PAUSE_SECONDS)
+
+    async def _read(self) -> None:
+        """What is no setting leaves the clock as it is."""
+        consumer = AIOKafkaConsumer(bootstrap_servers=self._brokers, enable_auto_commit=False, fetch_max_wait_ms=500)
         try:
-            await self._consumer.start()
-            self._consumer.assign([self._partition])
-            end = (await self._consumer.end_offsets([self._partition]))[self._partition]
-            self._consumer.seek(self._partition, max(0, end - 1))
-            async for record in self._consumer:
+            await consumer.start()
+            consumer.assign([self._partition])
+            end = (await consumer.end_offsets([self._partition]))[self._partition]
+            consumer.seek(self._partition, max(0, end - 1))
+            async for record in consumer:
                 try:
                     self._setting = ClockSet.model_validate_json(record.value or b"")
                 except ValidationError as error:
@@ -61,7 +75,7 @@ class TopicClock:
                 else:
                     self.known.set()
         finally:
-            await self._consumer.stop()
+            await consumer.stop()
 
 
 @contextlib.asynccontextmanager

@@ -15,6 +15,7 @@ from typing import Any
 import structlog
 from aiokafka import AIOKafkaConsumer, ConsumerRebalanceListener, ConsumerRecord, TopicPartition
 from aiokafka.coordinator.assignors.range import RangePartitionAssignor
+from aiokafka.errors import ConsumerStoppedError
 from faststream import AckPolicy, BaseMiddleware, StreamMessage
 from faststream.kafka import KafkaBroker, KafkaMessage
 
@@ -111,6 +112,7 @@ class Consumer:
         self._in_flight = asyncio.Lock()
         self._reads_from: dict[Place, int] = {}  # where the next read of a partition begins, as far as we know
         self._failures = 0
+        self._broken = False
         self.last_error: str | None = None
         self.progress = monotonic()
         self.broker = KafkaBroker(
@@ -142,8 +144,8 @@ class Consumer:
 
     @property
     def alive(self) -> bool:
-        """Whether the consume loop still runs (a broker that answers says nothing about it)."""
-        return all(not task.done() for task in self._subscriber.tasks)
+        """Whether the consume loop still runs and can come to anything (a broker that answers says nothing about it)."""
+        return not self._broken and all(not task.done() for task in self._subscriber.tasks)
 
     @property
     def assigned(self) -> int:
@@ -156,7 +158,16 @@ class Consumer:
         poll = self.kafka.getmany
 
         async def getmany(*args: Any, **kwargs: Any) -> Any:
-            records = await poll(*args, **kwargs)
+            try:
+                records = await poll(*args, **kwargs)
+            except ConsumerStoppedError:
+                raise
+            except Exception as error:
+                # aiokafka sits an outage out without a word. What it does raise lasts: its coordination has died, say, while
+                # its heartbeats keep the partitions. FastStream would ask it again, and get the same answer, for ever.
+                self._broken = True
+                log.warning("the consumer is broken, it will be made anew", error=repr(error))
+                raise
             self.progress = monotonic()
             return records
 

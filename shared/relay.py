@@ -29,7 +29,6 @@ BATCH_BYTES = 1_040_000
 """Below the broker's limit for a batch, above the largest message: one batch per partition and round."""
 POLL_SECONDS = 0.1
 _FATAL = (OutOfOrderSequenceNumber, ProducerFenced, UnknownProducerId)
-"""After these an idempotent producer never recovers by itself: it is made anew, the outbox still has everything."""
 _PUBLISHED = """
     WITH deleted AS (DELETE FROM runtime.outbox WHERE seq = ANY($1::bigint[]))
     INSERT INTO runtime.partition SELECT * FROM unnest($2::text[], $3::int[], $4::bigint[])
@@ -45,6 +44,12 @@ def producer(settings: Settings) -> AIOKafkaProducer:
         bootstrap_servers=settings.kafka_bootstrap_servers, acks="all", enable_idempotence=True,
         max_batch_size=BATCH_BYTES, max_request_size=BATCH_BYTES, request_timeout_ms=20_000,
     )  # fmt: skip
+
+
+def is_dead(error: KafkaError) -> bool:
+    """Whether the producer that raised this never recovers by itself: an idempotent one has lost count, or its sender has ended (what
+    a broker refuses has a class of its own)."""
+    return isinstance(error, _FATAL) or type(error) is KafkaError
 
 
 class Relay:
@@ -114,9 +119,9 @@ class Relay:
             packed.append(row["seq"])
         try:
             acknowledged = await asyncio.wait_for(await kafka.send_batch(batch, topic, partition=partition), timeout=30)
-        except _FATAL:
-            raise
         except KafkaError as error:
+            if is_dead(error):
+                raise  # it is made anew, the outbox still has everything
             self.blocked[place] = f"{type(error).__name__}: {error}"
             self._retry_at[place] = monotonic() + 1.0
             log.warning("publication refused", topic=topic, partition=partition, error=self.blocked[place])

@@ -15,15 +15,17 @@ import structlog
 import uvicorn
 import uvloop
 from aiokafka import AIOKafkaConsumer, TopicPartition
+from aiokafka.errors import KafkaError
 
 from shared import batches, clock, db, inbox, log, metrics, migrate, topics
 from shared.app import http_app
 from shared.codec import cloud_event_headers, encode, partition_of
+from shared.connection import mend
 from shared.consumer import Consumer
 from shared.contracts.base import Message
 from shared.http import Edge
 from shared.read_back import read_back
-from shared.relay import Relay, producer
+from shared.relay import Relay, is_dead, producer
 from shared.service import Local, NotReadyError, Service
 from shared.settings import Settings
 from shared.transaction import Transactions
@@ -57,6 +59,7 @@ class Runtime:
         self._waits_for = "start"
         self._progress = monotonic()
         self._edge_producer: Any = None
+        self._edge_dead = False
         self._edge_consumer: AIOKafkaConsumer | None = None
         self.edge = Edge(settings, pool, self._append, self._applied)
 
@@ -80,9 +83,13 @@ class Runtime:
             raise NotReadyError("the log cannot be reached yet")
         partition = partition_of(message.key, self.settings.partitions)
         headers = cloud_event_headers(message.TYPE, source, id_, clock.wall() if self._clock is None else self._clock(), actor=actor)
-        await self._edge_producer.send_and_wait(
-            self.settings.topic(message.TOPIC.name), encode(message), key=message.key.encode(), partition=partition, headers=headers
-        )
+        try:
+            await self._edge_producer.send_and_wait(
+                self.settings.topic(message.TOPIC.name), encode(message), key=message.key.encode(), partition=partition, headers=headers
+            )
+        except KafkaError as error:
+            self._edge_dead = self._edge_dead or is_dead(error)
+            raise
 
     async def _applied(self, topic: str, key: str) -> bool:
         if self._edge_consumer is None:
@@ -186,6 +193,8 @@ class Runtime:
                 await asyncio.wait_for(self.stopping.wait(), 0.5)
             if not consumer.alive:
                 raise RuntimeError("the consume loop has ended")
+            if self._edge_dead:
+                raise RuntimeError("the producer of the HTTP edge has ended")
             if leader.done():
                 leader.result()
 
@@ -197,7 +206,7 @@ class Runtime:
         try:
             await kafka.start()
             await asker.start()
-            self._edge_producer, self._edge_consumer = kafka, asker
+            self._edge_producer, self._edge_consumer, self._edge_dead = kafka, asker, False
             yield
         finally:
             self._edge_producer = self._edge_consumer = None
@@ -301,6 +310,7 @@ def run(declare: Callable[[Settings], Service[Any]]) -> None:
     gc.freeze()
     gc.set_threshold(50_000, 50, 100)
     log.configure(settings.log_level, service=service.name, instance=settings.instance)
+    mend()
     try:
         with contextlib.suppress(KeyboardInterrupt):
             uvloop.run(_main(service, settings))

@@ -3,13 +3,15 @@
 import asyncio
 import dataclasses
 from collections.abc import Sequence
+from contextlib import suppress
 
 import pytest
+from aiokafka.errors import KafkaError
 
 from shared import consumer, db
 from shared.relay import Relay
 from shared.runtime import FixedError, Runtime
-from shared.service import Applicable, Connection, Context
+from shared.service import Applicable, Connection, Context, NotReadyError
 from shared.settings import ClockSource, Settings
 from tests.integration.runtime import toy
 from tests.integration.runtime.broker import publish
@@ -71,6 +73,53 @@ async def test_a_dead_loop_behind_a_healthy_process_is_noticed_and_begun_anew(se
         await publish(settings, (toy.order("A", 1), "1"))
         await becomes(lambda: units(runtime), {"A": 1})
         assert runtime.live()
+
+
+async def test_a_consumer_whose_coordination_has_died_is_made_anew(settings: Settings, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A write to a connection that is being reset is enough for it. Its heartbeats go on: nobody else would get its partitions."""
+    await toy.prepare(settings)
+    async with toy.running(settings) as runtime:
+        await eventually(lambda: ready(runtime))
+        assert runtime._consumer
+        coordinator = runtime._consumer.kafka._coordinator
+
+        async def joined() -> bool:
+            return coordinator._heartbeat_task is not None
+
+        async def reset() -> None:
+            raise RuntimeError("unable to perform operation on <TCPTransport closed=True>; the handler is closed")
+
+        await eventually(joined)
+        monkeypatch.setattr(coordinator, "ensure_coordinator_known", reset)
+        coordinator.coordinator_dead()
+        await asyncio.wait([coordinator._coordination_task], timeout=20)
+        await publish(settings, (toy.order("A", 1), "1"))
+        await becomes(lambda: units(runtime), {"A": 1})
+        await eventually(lambda: ready(runtime))
+
+
+async def test_after_an_error_that_no_producer_outlives_the_http_edge_has_a_new_one(
+    settings: Settings, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    await toy.prepare(settings)
+    async with toy.running(settings) as runtime:
+        await eventually(lambda: ready(runtime))
+
+        async def ended(*_args: object, **_given: object) -> None:
+            raise KafkaError("Unexpected error during batch delivery")
+
+        monkeypatch.setattr(runtime._edge_producer, "send_and_wait", ended)
+        with pytest.raises(KafkaError):
+            await runtime.edge.append(toy.order("A", 1), "/clients/shop/test", "1", "shop:test")
+
+        async def accepted() -> bool:
+            with suppress(KafkaError, NotReadyError):
+                await runtime.edge.append(toy.order("A", 1), "/clients/shop/test", "1", "shop:test")
+                return True
+            return False
+
+        await eventually(accepted)
+        await becomes(lambda: units(runtime), {"A": 1})
 
 
 async def test_a_loop_that_does_not_go_round_is_not_live(settings: Settings, monkeypatch: pytest.MonkeyPatch) -> None:

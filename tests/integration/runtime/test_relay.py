@@ -7,7 +7,7 @@ import asyncpg
 import pytest
 from aiokafka import AIOKafkaProducer
 from aiokafka.admin.config_resource import ConfigResource, ConfigResourceType
-from aiokafka.errors import KafkaError, OutOfOrderSequenceNumber
+from aiokafka.errors import KafkaError, OutOfOrderSequenceNumber, TopicAuthorizationFailedError
 
 from shared import consumer
 from shared import relay as relays
@@ -71,7 +71,7 @@ async def test_a_blocked_partition_does_not_fill_the_outbox_for_the_others(setti
 
     async def refused(self: AIOKafkaProducer, batch: Any, topic: str, *, partition: int) -> Any:
         if partition == partition_of(stuck, settings.partitions):
-            raise KafkaError("not this one")
+            raise TopicAuthorizationFailedError("not this one")
         return await send(self, batch, topic, partition=partition)
 
     monkeypatch.setattr(AIOKafkaProducer, "send_batch", refused)
@@ -140,7 +140,10 @@ async def test_a_second_relay_that_is_late_by_a_whole_story_changes_nothing(sett
         await becomes(lambda: stories(settings, toy.LISTENER, "heard"), await stories(settings, toy.TOY, "told"))
 
 
-async def test_after_an_error_that_no_producer_outlives_it_is_made_anew(settings: Settings, monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize("error", [OutOfOrderSequenceNumber(), KafkaError("Unexpected error during batch delivery")])
+async def test_after_an_error_that_no_producer_outlives_it_is_made_anew(
+    settings: Settings, monkeypatch: pytest.MonkeyPatch, error: KafkaError
+) -> None:
     await toy.prepare(settings)
     made = 0
     make, send = relays.producer, AIOKafkaProducer.send_batch
@@ -152,7 +155,7 @@ async def test_after_an_error_that_no_producer_outlives_it_is_made_anew(settings
 
     async def broken_first(self: AIOKafkaProducer, batch: Any, topic: str, *, partition: int) -> Any:
         if made == 1:
-            raise OutOfOrderSequenceNumber
+            raise error
         return await send(self, batch, topic, partition=partition)
 
     monkeypatch.setattr(relays, "producer", counted)

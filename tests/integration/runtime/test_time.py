@@ -3,15 +3,20 @@
 import asyncio
 import dataclasses
 from collections.abc import AsyncIterator, Sequence
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, suppress
 from datetime import datetime, timedelta
+from typing import Any
+
+import pytest
+from aiokafka import AIOKafkaConsumer, TopicPartition
+from aiokafka.errors import KafkaError
 
 from shared.clock import wall
 from shared.contracts.commerce import COMMERCE_ORDERS
 from shared.contracts.system import SYSTEM_CLOCK, ClockSet
 from shared.relay import producer
 from shared.runtime import Runtime
-from shared.service import Applicable, Connection
+from shared.service import Applicable, Connection, NotReadyError
 from shared.settings import ClockSource, Settings
 from tests.integration.runtime import toy
 from tests.integration.runtime.broker import deliveries, publish
@@ -122,6 +127,30 @@ async def test_business_time_runs_at_its_rate_and_nonsense_does_not_stop_it(sett
             assert runtime.now() > tomorrow
 
 
+async def test_a_clock_whose_consumer_breaks_is_read_anew(settings: Settings, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Else it would stand for ever, and nothing would be due any more."""
+    settings = settings.model_copy(update={"clock": ClockSource.TOPIC})
+    await toy.prepare(settings)
+    breaks = asyncio.Event()
+    getone = AIOKafkaConsumer.getone
+
+    async def broken_once(self: AIOKafkaConsumer, *partitions: TopicPartition) -> Any:
+        record = await getone(self, *partitions)
+        if breaks.is_set():
+            breaks.clear()
+            raise KafkaError("Unexpected error during data retrieval")
+        return record
+
+    monkeypatch.setattr(AIOKafkaConsumer, "getone", broken_once)
+    async with driver(settings) as clock:
+        await clock.set(toy.DAY)
+        async with toy.running(settings) as runtime:
+            await becomes(lambda: now(runtime), toy.DAY)
+            breaks.set()
+            await clock.set(toy.DAY + timedelta(days=1))
+            await becomes(lambda: now(runtime), toy.DAY + timedelta(days=1))
+
+
 async def waits(runtime: Runtime) -> bool:
     """Whether the service has begun and waits for the clock."""
     return (
@@ -131,5 +160,7 @@ async def waits(runtime: Runtime) -> bool:
     )
 
 
-async def now(runtime: Runtime) -> datetime:
-    return runtime.now()
+async def now(runtime: Runtime) -> datetime | None:
+    with suppress(NotReadyError):
+        return runtime.now()
+    return None
