@@ -11,10 +11,10 @@ UV = index="$${UV_DEFAULT_INDEX:-$${UV_INDEX_URL:-$${PIP_INDEX_URL:-$$($(BIN)/pi
 	if [ -n "$$index" ]; then export UV_DEFAULT_INDEX="$$index"; fi; $(BIN)/uv
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test chaos coverage lint format types contracts lock clean
+.PHONY: help setup demo test chaos chaos-short chaos-long coverage lint format types contracts lock clean
 
 help: ## Show this list
-	@sed -nE 's/^([a-z]+):.*## (.*)/  make \1\t\2/p' $(MAKEFILE_LIST) | expand -t 20
+	@sed -nE 's/^([a-z-]+):.*## (.*)/  make \1\t\2/p' $(MAKEFILE_LIST) | expand -t 20
 
 setup: $(READY) ## Create .venv with what uv.lock names (again only when that changed)
 
@@ -26,6 +26,12 @@ test: $(READY) ## Run all tests, on the real Kafka and PostgreSQL
 
 chaos: $(READY) ## Break a whole system by a seed, under load, and judge what is left (some ten minutes)
 	$(BIN)/backorder chaos
+
+chaos-short: $(READY) ## Every kind of fault once, quickly, and what failed once (some four minutes)
+	$(BIN)/backorder chaos --short
+
+chaos-long: $(READY) ## Thirty runs of five minutes, each with a seed of its own; taken up again where it stopped
+	$(BIN)/backorder chaos --seed 1 --runs 30 --results .backorder/chaos.jsonl
 
 coverage: $(READY) ## Show what the tests of rules and contracts reach (services run as processes of their own in the others)
 	$(BIN)/python -m pytest -n 2 tests/unit tests/contract tests/model --cov --cov-report=term:skip-covered
