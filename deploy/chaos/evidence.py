@@ -81,7 +81,6 @@ class Evidence:
 
     log: Sequence[Entry]
     inbox: dict[str, frozenset[tuple[str, str]]]
-    applied: int
     refusals: Sequence[Refusal]
     lines: dict[tuple[str, int], Outcome]
     told: dict[str, frozenset[str]]
@@ -99,8 +98,7 @@ async def gather(settings: Settings, maildir: Path) -> Evidence:
     )
     return Evidence(
         log=log,
-        inbox={service: found for service, (found, _) in zip(SERVICES, inboxes, strict=True)},
-        applied=sum(len(found) + ours for found, ours in inboxes),
+        inbox=dict(zip(SERVICES, inboxes, strict=True)),
         refusals=[refusal for found in refusals for refusal in found],
         lines=outcomes,
         told=told,
@@ -154,12 +152,11 @@ async def _refusals(settings: Settings, service: str) -> list[Refusal]:
     ]  # fmt: skip
 
 
-async def _inbox(settings: Settings, service: str) -> tuple[frozenset[tuple[str, str]], int]:
-    """The outsiders' ids that a service has applied, and how many of ours."""
+async def _inbox(settings: Settings, service: str) -> frozenset[tuple[str, str]]:
+    """The outsiders' ids that a service has applied."""
     async with snapshot(settings, service) as tx:
         rows = await tx.fetch("SELECT source, id FROM runtime.inbox_external")
-        ours = await tx.fetchval("SELECT count(*) FROM runtime.inbox")
-    return frozenset((row["source"], row["id"]) for row in rows), int(ours)
+    return frozenset((row["source"], row["id"]) for row in rows)
 
 
 async def lines(settings: Settings) -> dict[tuple[str, int], Outcome]:

@@ -138,15 +138,15 @@ def judged(found: Storm, evidence: Evidence) -> Iterable[Violation]:
 def _result(plan: Plan, after: _Aftermath, comparison: verdict.Comparison, violations: list[Violation]) -> Result:
     found, evidence = after.storm, after.evidence
     timeline = found.nemesis.timeline
-    identities = {(verdict.READER[each.said.message.TOPIC], each.identity) for each in found.doors.accepted}
+    accepted = set(map(verdict.addressed, found.doors.accepted))
     recovered = [struck.recovered for struck in timeline if struck.recovered is not None]
     return Result(
         seed=plan.seed,
         minutes=plan.minutes,
         faults=dict(counted(timeline)),
         faults_total=sum(counted(timeline).values()),
-        accepted=len(identities),
-        applied=sum(identity in evidence.inbox[service] for service, identity in identities),
+        accepted=len(accepted),
+        applied=len(accepted & verdict.applied(evidence.inbox, evidence.refusals)),
         duplicates_dropped=verdict.duplicates(evidence.log),
         recovery_seconds=recovery(recovered),
         state_hash_equal=after.same_state,

@@ -46,15 +46,25 @@ def accepted_is_in_the_log(accepted: Iterable[Acceptance], log: Iterable[Entry])
             yield Violation("what was accepted stands in the log", _named(acceptance))
 
 
+def applied(inbox: Mapping[str, frozenset[tuple[str, str]]], refusals: Iterable[Refusal]) -> set[tuple[str, tuple[str, str]]]:
+    """What has been dealt with, by service and identity: what is in its inbox and, of what was no valid message, what was refused (a
+    corrected one may come under the same id)."""
+    found = {(service, identity) for service, identities in inbox.items() for identity in identities}
+    return found | {(refusal.service, (refusal.source, refusal.id)) for refusal in refusals}
+
+
+def addressed(acceptance: Acceptance) -> tuple[str, tuple[str, str]]:
+    """The service that a message is for, and its identity."""
+    return READER[acceptance.said.message.TOPIC], acceptance.identity
+
+
 def accepted_is_applied(
     accepted: Iterable[Acceptance], inbox: Mapping[str, frozenset[tuple[str, str]]], refusals: Iterable[Refusal]
 ) -> Iterator[Violation]:
-    """Whatever was accepted is in the inbox of the service that it is for, or, when it was no valid message, among its refusals: a
-    corrected one may come under the same id."""
-    refused = {(refusal.service, (refusal.source, refusal.id)) for refusal in refusals}
+    """Whatever was accepted has been dealt with by the service that it is for."""
+    known = applied(inbox, refusals)
     for acceptance in accepted:
-        service = READER[acceptance.said.message.TOPIC]
-        if acceptance.identity not in inbox[service] and (service, acceptance.identity) not in refused:
+        if addressed(acceptance) not in known:
             yield Violation("what was accepted has been applied", _named(acceptance))
 
 

@@ -154,7 +154,7 @@ def test_a_mail_may_come_again_only_across_a_fault() -> None:
 
 def test_what_happened_and_was_not_told_is_found() -> None:
     def evidence(**told: frozenset[str]) -> Evidence:
-        return Evidence([], {}, 0, [], {LINE: SHIPPED}, told, [])
+        return Evidence([], {}, [], {LINE: SHIPPED}, told, [])
 
     both = {"OrderAccepted": frozenset({"A-1"})}
     assert not checks(verdict.everything_was_told(evidence(OrderAccepted=frozenset({"A-1"})), both, {LINE: 4}))

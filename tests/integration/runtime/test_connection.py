@@ -1,5 +1,7 @@
 """A connection that breaks while it is written to is a broken connection: on uvloop too, where aiokafka expects nothing of the kind."""
 
+import asyncio
+
 import uvloop
 from aiokafka.conn import AIOKafkaConnection
 from aiokafka.errors import KafkaConnectionError
@@ -14,6 +16,7 @@ async def _written_to_once_reset(host: str, port: int) -> BaseException | None:
     await broken.connect()
     try:
         broken._writer.transport.abort()
+        await asyncio.sleep(0)  # the loop has closed it, and has told nobody yet
         await broken.send(MetadataRequest([]))
     except (RuntimeError, KafkaConnectionError) as error:
         return error
