@@ -10,7 +10,7 @@ from typing import Any
 import asyncpg
 import pytest
 from aiokafka import AIOKafkaProducer
-from aiokafka.errors import KafkaError
+from aiokafka.errors import KafkaError, TopicAuthorizationFailedError
 
 from shared import inbox, journal, outbox, partitions, transaction
 from shared.codec import Delivery, Record, cloud_event_headers
@@ -106,7 +106,7 @@ async def test_order_of_the_relay(settings: Settings, monkeypatch: pytest.Monkey
         nonlocal refusals
         if refusals:
             refusals -= 1
-            raise KafkaError("not now")
+            raise TopicAuthorizationFailedError("not now")
         return await send(self, *arguments, **more)
 
     monkeypatch.setattr(AIOKafkaProducer, "send_batch", refuses_once)
