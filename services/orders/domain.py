@@ -74,11 +74,14 @@ class Line(NamedTuple):
     @property
     def amounts(self) -> Amounts:
         """The five amounts; they add up to `ordered`."""
+        allocated = self.allocated
+        rest = self.open - allocated
+        pending, backordered = (0, rest) if self.answered else (rest, 0)
         return Amounts(
             ordered=self.ordered,
-            pending=self.pending,
-            allocated=self.allocated,
-            backordered=self.backordered,
+            pending=pending,
+            allocated=allocated,
+            backordered=backordered,
             shipped=self.shipped,
             cancelled=self.cancelled,
         )

@@ -10,7 +10,7 @@ from pydantic import TypeAdapter, ValidationError
 
 from services.orders import domain
 from services.orders.domain import Line, Order
-from services.orders.state import State, messages
+from services.orders.state import Changed, State, messages
 from shared.contracts.base import Identifier
 from shared.contracts.commerce import OrderCancelRequested, OrderPlaced, ShipmentConfirmed
 from shared.contracts.inventory import DemandRefused, DemandServed
@@ -58,7 +58,7 @@ def demand_served(state: State, message: DemandServed, context: Context) -> Iter
     if after != line:
         state.put(after)
     for step in steps:
-        state.tell_line(step.line, step.quantity, step.kind(order=line.order, at=context.now, lines=()), context)
+        state.tell_line(step.line, step.quantity, step.kind, {"at": context.now}, context)
     return ()
 
 
@@ -152,10 +152,7 @@ def shipment_confirmed(state: State, message: ShipmentConfirmed, context: Contex
     known = state.shipments.admit((message.order, message.shipment), content)
     if known is not None:
         return () if known == content else (_used_again(message.order, "shipment", message.shipment),)
-    event = LineShipped(
-        order=message.order, at=message.shipped_at, lines=(),
-        shipment=message.shipment, carrier=message.carrier, tracking=message.tracking,
-    )  # fmt: skip
+    parcel = {"at": message.shipped_at, "shipment": message.shipment, "carrier": message.carrier, "tracking": message.tracking}
     unknown: list[str] = []
     surplus: list[str] = []
     for number, quantity in _by_line(message):
@@ -167,7 +164,7 @@ def shipment_confirmed(state: State, message: ShipmentConfirmed, context: Contex
         if done:
             state.put(after)
             state.claims[line.order, line.line] = context.cause
-            state.tell_line(after, done, event, context)
+            state.tell_line(after, done, LineShipped, parcel, context, apart=message.shipment)
         if done < quantity:
             surplus.append(f"line {number} ({quantity} shipped, {line.allocated} allocated)")
     return _refusal(message, unknown, surplus)
@@ -176,11 +173,11 @@ def shipment_confirmed(state: State, message: ShipmentConfirmed, context: Contex
 def decide(state: State, context: Context) -> Iterator[Effect]:
     """Publishes each touched order's story, completes it if nothing is open any more, and sends every changed claim once."""
     for order_id, story in state.stories.items():
-        published = list(messages(story))
+        published = list(messages(order_id, story))
         order = state.orders.get(order_id)
         if order is not None and not order.open_lines and not order.completed:
             state.orders[order_id] = order._replace(completed=True)
-            last = next(told for told in reversed(story) if told.change is not None)
+            last = next(told for told in reversed(story) if isinstance(told, Changed))
             published.append(Send(OrderCompleted(order=order_id, at=context.now), last.cause, last.actor))
         state.timeline.extend((order_id, context.now, send.message, send.cause) for send in published)
         yield from published
@@ -203,7 +200,7 @@ def decide(state: State, context: Context) -> Iterator[Effect]:
 def _cancelled(state: State, after: Line, done: int, context: Context, *, reason: CancelReason, apart: str = "") -> None:
     state.put(after)
     state.claims[after.order, after.line] = context.cause
-    state.tell_line(after, done, LineCancelled(order=after.order, at=context.now, lines=(), reason=reason), context, apart)
+    state.tell_line(after, done, LineCancelled, {"at": context.now, "reason": reason}, context, f"{reason}/{apart}")
 
 
 def _wishes(state: State, message: OrderCancelRequested) -> list[tuple[Line, int]]:

@@ -1,9 +1,9 @@
 """The working set of one transaction: what was loaded and locked, what changed, and the story that the transaction tells."""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 from services.orders.domain import Line, Order
 from shared.contracts.base import Message
@@ -17,14 +17,23 @@ FactKey = tuple[str, str]
 
 
 class Told(NamedTuple):
-    """One entry of an order's story: a message, or (with `change`) a line's part of a message that has no lines yet."""
+    """One entry of an order's story: a whole message."""
 
     event: Message
     cause: str
     actor: str
-    change: LineChange | None = None
-    apart: str = ""
-    """Changes of one kind share a message unless this differs: each cancellation is answered by a message of its own."""
+
+
+class Changed(NamedTuple):
+    """One entry of an order's story: a line's part of a message, whose other `facts` the lines in it share."""
+
+    kind: type[LineEvent]
+    apart: str
+    """Changes of one kind share a message unless this differs: each parcel, each cancellation has a message of its own."""
+    change: LineChange
+    facts: Mapping[str, Any]
+    cause: str
+    actor: str
 
 
 @dataclass(slots=True)
@@ -60,7 +69,7 @@ class State:
     changed: set[LineKey] = field(default_factory=set)
     claims: dict[LineKey, str] = field(default_factory=dict)
     """Lines whose claim on inventory changed, each with the cause of its latest change."""
-    stories: dict[str, list[Told]] = field(default_factory=dict)
+    stories: dict[str, list[Told | Changed]] = field(default_factory=dict)
     timeline: list[tuple[str, datetime, Message, str]] = field(default_factory=list)
     """What was published of an order: order, when, message, cause."""
 
@@ -82,7 +91,9 @@ class State:
         """Adds a message to the order's story."""
         self.stories.setdefault(order, []).append(Told(event, context.cause, context.actor))
 
-    def tell_line(self, line: Line, quantity: int, event: LineEvent, context: Context, apart: str = "") -> None:
+    def tell_line(
+        self, line: Line, quantity: int, kind: type[LineEvent], facts: Mapping[str, Any], context: Context, apart: str = ""
+    ) -> None:
         """Adds to the order's story that `quantity` units of the line changed; `line` is the line after it."""
         change = LineChange(
             line=line.line,
@@ -93,31 +104,36 @@ class State:
             ship_by=line.ship_by,
             promise_version=line.promise_version,
         )
-        self.stories.setdefault(line.order, []).append(Told(event, context.cause, context.actor, change, apart))
+        self.stories.setdefault(line.order, []).append(Changed(kind, apart, change, facts, context.cause, context.actor))
 
 
-def messages(story: Sequence[Told]) -> Iterator[Send]:
+def messages(order: str, story: Sequence[Told | Changed]) -> Iterator[Send]:
     """An order's story as messages: line changes of one kind share one, as long as every line's own events keep their order.
 
     So a change joins the latest message of its kind, unless its line stands in that one or in a later one already. Nothing is
     moved across a message that is not about lines.
     """
-    groups: list[list[Told]] = []
-    latest: dict[tuple[Message, str], int] = {}
+    groups: list[Told | list[Changed]] = []
+    latest: dict[tuple[type[LineEvent], str], int] = {}
     last_of_line: dict[int, int] = {}
     for told in story:
-        if told.change is None:
-            groups.append([told])
+        if isinstance(told, Told):
+            groups.append(told)
             latest.clear()
             continue
-        kind = (told.event, told.apart)
+        kind = told.kind, told.apart
         index = latest.get(kind, -1)
         if index <= last_of_line.get(told.change.line, -1):
             index = latest[kind] = len(groups)
             groups.append([])
-        groups[index].append(told)
+        group = groups[index]
+        assert isinstance(group, list)
+        group.append(told)
         last_of_line[told.change.line] = index
-    for group in groups:
-        first = group[0]
-        changes = tuple(told.change for told in group if told.change is not None)
-        yield Send(first.event.model_copy(update={"lines": changes}) if changes else first.event, first.cause, first.actor)
+    for entry in groups:
+        if isinstance(entry, Told):
+            yield Send(*entry)
+        else:
+            first = entry[0]
+            event = first.kind(order=order, lines=tuple(changed.change for changed in entry), **first.facts)
+            yield Send(event, first.cause, first.actor)

@@ -43,8 +43,8 @@ def test_each_lines_events_keep_their_order_and_none_is_lost(steps: list[tuple[i
             continue
         versions[number] += 1
         line = Line("A", number, "S", ordered=9, unit_price=None, version=versions[number])  # type: ignore[arg-type]
-        state.tell_line(line, 1, KINDS[kind](order="A", at=NOON, lines=()), context)
-    published = [send.message for send in messages(state.stories.get("A", []))]
+        state.tell_line(line, 1, KINDS[kind], {"at": NOON}, context)
+    published = [send.message for send in messages("A", state.stories.get("A", []))]
     seen: dict[int, list[int]] = {number: [] for number in versions}
     for event in of(LineEvent, published):
         assert len({change.line for change in event.lines}) == len(event.lines) > 0
