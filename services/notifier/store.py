@@ -59,8 +59,8 @@ _NOTICE_COLUMNS = (
 # A mail whose outcome could not be recorded waits for an operator: it would go out again and again.
 _QUEUED = """
 SELECT order_id, number, recipient, subject, body, message_id, created_at FROM mail
-WHERE status = 'queued' AND next_attempt_at <= now() AND NOT EXISTS
-    (SELECT FROM mail earlier WHERE earlier.order_id = mail.order_id AND earlier.number < mail.number AND earlier.status = 'queued')
+WHERE status = 'queued' AND next_attempt_at <= now()
+    AND number = (SELECT min(number) FROM mail AS oldest WHERE oldest.order_id = mail.order_id AND oldest.status = 'queued')
     AND NOT EXISTS (SELECT FROM runtime.dead_letter WHERE aggregate = format('mail:%s/%s', order_id, number) AND state = 'parked')
 ORDER BY number, order_id LIMIT $1
 """

@@ -31,6 +31,7 @@ CREATE TABLE mail (
     CHECK ((status = 'sent') = (sent_at IS NOT NULL))
 );
 CREATE INDEX mail_queued ON mail (number, order_id) WHERE status = 'queued';
+CREATE INDEX mail_oldest ON mail (order_id, number) WHERE status = 'queued';
 
 -- What was told, by the mail (order_id, number): one row per thing and line, written with its mail and never changed.
 -- `version` is the promise's for promises, else the line's; `total` tells facts of one line version apart (domain.Notice).
