@@ -27,6 +27,8 @@ _SESSION = {
     "tcp_keepalives_count": "3",
     # Set-based statements are short; the planner's JIT costs more than it gives.
     "jit": "off",
+    # What goes through whole tables in the background takes its time, not other cores.
+    "max_parallel_workers_per_gather": "0",
 }
 
 

@@ -16,13 +16,14 @@ from shared.service import Connection
 
 LETTER_COLUMNS = (
     "state", "reason", "detail", "aggregate", "level", "topic", "partition", "offset", "index", "type", "source", "message_id", "actor",
-    "time", "appended", "body", "headers", "at",
+    "time", "appended", "body", "headers", "at", "waits_for",
 )  # fmt: skip
 
 
 @dataclass(frozen=True, slots=True)
 class Letter:
-    """A dead letter to write. `body` is the item alone, in the form of a record of its type (None: the record had no value)."""
+    """A dead letter to write. `body` is the item alone, in the form of a record of its type (None: the record had no value);
+    `waits_for` the quarantined aggregate that holds it back."""
 
     state: Literal["refused", "parked"]
     reason: str
@@ -32,6 +33,7 @@ class Letter:
     origin: Origin
     envelope: Envelope
     body: bytes | None
+    waits_for: str | None = None
 
     def row(self, at: datetime) -> tuple[Any, ...]:
         """The values of LETTER_COLUMNS."""
@@ -40,7 +42,7 @@ class Letter:
             self.state, self.reason, self.detail[:4000].replace("\x00", "?"), self.aggregate, self.level,
             origin.topic, origin.partition, origin.offset, origin.index,
             envelope.type, envelope.source, envelope.id, envelope.actor, envelope.time, envelope.appended,
-            self.body, json.dumps(envelope.headers), at,
+            self.body, json.dumps(envelope.headers), at, self.waits_for,
         )  # fmt: skip
 
 
@@ -52,7 +54,7 @@ async def write(tx: Connection, letters: Sequence[Letter], at: datetime, *, unre
     columns = ", ".join(f'"{name}"' for name in LETTER_COLUMNS)
     placeholders = ", ".join(f"${number}" for number in range(1, len(LETTER_COLUMNS) + 1))
     await tx.executemany(
-        f"INSERT INTO runtime.dead_letter ({columns}) SELECT {placeholders} WHERE NOT $19::bool OR NOT EXISTS"  # noqa: S608  (names from LETTER_COLUMNS)
+        f"INSERT INTO runtime.dead_letter ({columns}) SELECT {placeholders} WHERE NOT $20::bool OR NOT EXISTS"  # noqa: S608  (names from LETTER_COLUMNS)
         ' (SELECT 1 FROM runtime.dead_letter WHERE topic = $6 AND partition = $7 AND "offset" = $8 AND index = $9'
         " AND body IS NOT DISTINCT FROM $16)",
         [(*letter.row(at), unread) for letter in letters],

@@ -44,11 +44,11 @@ class Item(NamedTuple):
         """The timer that this is, if it is one."""
         return (self.type, self.message.key, self.envelope.time) if isinstance(self.message, Timer) else None
 
-    def letter(self, reason: str, detail: str, aggregate: str | None, *, parked: bool) -> Letter:
+    def letter(self, reason: str, detail: str, aggregate: str | None, *, parked: bool, waits_for: str | None = None) -> Letter:
         """This item as a dead letter."""
         body = encode(self.message) if isinstance(self.message, Message) else self.message.model_dump_json().encode()
         envelope = self.envelope._replace(type=self.type)
-        return Letter("parked" if parked else "refused", reason, detail, aggregate, self.kind[1], self.origin, envelope, body)
+        return Letter("parked" if parked else "refused", reason, detail, aggregate, self.kind[1], self.origin, envelope, body, waits_for)
 
 
 def of_records(service: Service[Any], deliveries: Iterable[Delivery]) -> Iterator[Item]:

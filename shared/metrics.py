@@ -10,3 +10,10 @@ PUBLISHED = Gauge("backorder_published_records", "Records published by this proc
 OUTBOX_ROWS = Gauge("backorder_outbox_rows", "Records waiting for publication")
 LEADER = Gauge("backorder_leader", "1 while this instance relays, fires timers and runs the background loops")
 DEAD_LETTERS = Gauge("backorder_dead_letters", "Dead letters by state", ["state"])
+INVARIANTS_CHECKED = Counter(
+    "backorder_invariants_checked_total", "Transactions and aggregates of which an invariant was found to be true", ["invariant"]
+)
+INVARIANTS_BROKEN = Gauge(
+    "backorder_invariants_broken", "Quarantined aggregates and parked messages that break an invariant", ["invariant"]
+)
+QUARANTINED = Gauge("backorder_quarantined", "Aggregates whose messages wait for a repair")

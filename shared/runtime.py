@@ -17,13 +17,14 @@ import uvloop
 from aiokafka import AIOKafkaConsumer, TopicPartition
 from aiokafka.errors import KafkaError
 
-from shared import batches, clock, db, inbox, log, metrics, migrate, topics
+from shared import batches, clock, db, inbox, log, metrics, migrate, quarantine, requests, topics
 from shared.app import http_app
 from shared.codec import cloud_event_headers, encode, partition_of
 from shared.connection import mend
 from shared.consumer import Consumer
 from shared.contracts.base import Message
 from shared.http import Edge
+from shared.invariants import Rounds
 from shared.read_back import read_back
 from shared.relay import Relay, is_dead, producer
 from shared.service import Local, NotReadyError, Service
@@ -123,6 +124,7 @@ class Runtime:
                 " (SELECT count(*) FROM runtime.dead_letter WHERE state = 'parked') AS parked,"
                 " (SELECT count(*) FROM runtime.dead_letter WHERE state = 'refused') AS refused"
             )
+            broken = await quarantine.broken(self.pool)
         except db.TRANSIENT as error:
             return False, {**details, "waits_for": f"database: {error}"}
         details |= {name: value.isoformat() if isinstance(value, datetime) else value for name, value in row.items()}
@@ -130,6 +132,11 @@ class Runtime:
         metrics.PUBLISHED.set(self.relay.sent)
         for state in ("parked", "refused"):
             metrics.DEAD_LETTERS.labels(state).set(row[state])
+        metrics.QUARANTINED.set(len(broken.aggregates))
+        for invariant in self.service.invariants():
+            metrics.INVARIANTS_BROKEN.labels(invariant).set(broken.invariants[invariant])
+        if broken.aggregates:
+            details["quarantined"] = broken.aggregates
         if self.relay.blocked:
             details["refused_by_broker"] = {f"{topic}/{partition}": why for (topic, partition), why in self.relay.blocked.items()}
         if self._consumer.last_error:
@@ -222,7 +229,7 @@ class Runtime:
                 raise FixedError(f"this system was set up with {name} {found!r}; it cannot go on with {value!r}")
 
     async def _lead(self, transactions: Transactions, ended: asyncio.Event) -> None:
-        """While this instance holds the service's lock: relay, timers, operators' requests, pruning and background loops."""
+        """While this instance holds the service's lock: relay, timers, operators' requests, pruning, invariants and background loops."""
         while not ended.is_set():  # what breaks on its way out swallows the cancellation
             try:
                 await self._recognise()
@@ -238,6 +245,7 @@ class Runtime:
                         group.create_task(self._timers(transactions))
                         group.create_task(self._requests(transactions))
                         group.create_task(self._prune())
+                        group.create_task(Rounds(self.service, self.pool, transactions.clock).run())
                         for loop in self.service.background:
                             group.create_task(loop(self))
                 finally:
@@ -274,7 +282,7 @@ class Runtime:
 
     async def _requests(self, transactions: Transactions) -> None:
         while True:
-            if await transactions.settle_requests():
+            if await requests.settle(transactions):
                 self.relay.wake()
             else:
                 await asyncio.sleep(0.25)

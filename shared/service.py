@@ -7,6 +7,7 @@ One transaction of the runtime (`shared.transaction`) is
         effects += handler(state, message, context)     pure: no I/O, no clock; changes only the working set `state`
     await service.prepare(tx, state)                load what only the changed state can tell (the head of a queue)
     effects += service.decide(state, context)       once per transaction: once per SKU, per supplier, per order
+    service.checks                                  look at all of it with other eyes: what breaks an invariant is not saved
     await service.save(tx, state, context)          write in sets what changed
 
 All of it is one database transaction together with the inbox, the outbox and the journal row.
@@ -73,6 +74,26 @@ class Local(BaseModel):
     model_config = ConfigDict(frozen=True)
 
 
+class Repair(Local):
+    """An operator wants a broken aggregate (`sku:S-1`) put right from what can still be told: recomputed, decided anew, told anew.
+
+    Its handler answers a `Corrected` for each number that it changes, and raises IrreparableError when nothing tells what is right.
+    """
+
+    aggregate: str
+    actor: str
+    reason: str
+
+    @property
+    def key(self) -> str:
+        """The aggregate's key."""
+        return self.aggregate.partition(":")[2]
+
+
+class IrreparableError(Exception):
+    """What is right cannot be told from what is kept; the text says what an operator has to find out."""
+
+
 Applicable: TypeAlias = Message | Timer | Local
 """What handlers are called with."""
 
@@ -120,19 +141,56 @@ class Refuse(NamedTuple):
     detail: str
 
 
-Effect: TypeAlias = Message | Send | Schedule | Unschedule | Refuse
+class Corrected(NamedTuple):
+    """A number that a repair has put right: a sentence for the operator and the record."""
+
+    detail: str
+
+
+Effect: TypeAlias = Message | Send | Schedule | Unschedule | Refuse | Corrected
 """What a handler answers. A bare message (a listed one names its own `causation`) is caused by the message being applied."""
 
 Handler: TypeAlias = Callable[[S, Any, Context], Iterable[Effect]]
 
 
+class Broken(NamedTuple):
+    """Something that is always true, and is not, of this aggregate (`sku:S-1`); `detail` is a sentence with the numbers."""
+
+    aggregate: str
+    detail: str
+
+
+Check: TypeAlias = Callable[[S, Sequence[Message], Context], Iterable[Broken]]
+"""Looks at what a transaction changed, before it is saved, and at the messages to be published, in their order. What was only
+loaded is none of its business: it may be broken, and its messages wait."""
+
+
 @dataclass(frozen=True, slots=True)
 class Route(Generic[S]):
     """How a message type is applied. `aggregate` names what must keep its order (`order:A-1`): when applying fails, the message
-    is parked and later ones of the same aggregate wait behind it."""
+    is parked and later ones of the same aggregate wait behind it. `touches` names what else it changes, as loaded: it waits
+    while one of them is quarantined."""
 
     handler: Handler[S]
     aggregate: Callable[[Any], str]
+    touches: Callable[[S, Any], Iterable[str]] = lambda _state, _message: ()
+
+
+@dataclass(frozen=True, slots=True)
+class Watched:
+    """Aggregates of one kind (`sku`: they are `sku:<key>`), and what is always true of them: invariant → SQL over whole tables
+    whose rows are violations, each with the key.
+
+    `tables` = every table or view with rows of such aggregates → the column with the key; the first has a row for each. So a check
+    can be asked of some keys only, slice by slice if the tables have an index for that (`sliced`). `history` = SQL for (number,
+    message) of the transactions after the journal's $2 that touched the aggregate $1, the first first.
+    """
+
+    kind: str
+    tables: Mapping[str, str]
+    checks: Mapping[str, str]
+    history: str = ""
+    sliced: bool = True
 
 
 @dataclass(frozen=True, slots=True)
@@ -167,6 +225,10 @@ class Service(Generic[S]):
     prepare: Callable[[Connection, S], Awaitable[None]] = _nothing_more
     decide: Callable[[S, Context], Iterable[Effect]] = _nothing_to_decide
     invalid: Callable[[Invalid], Local | None] = lambda _: None
+    checks: Mapping[str, Check[S]] = field(default_factory=dict)
+    """Invariant → its check of what a transaction touched. Nothing is saved that breaks one: the message that would is parked."""
+    watched: Sequence[Watched] = ()
+    """What is looked at in the background; what is found broken is quarantined until it is repaired."""
     background: Sequence[Callable[[Running], Coroutine[Any, Any, None]]] = field(default=())
     """Loops that run on one instance at a time (the one that holds the relay's lock), e.g. sending mails."""
     read_back: "Service[S] | None" = None
@@ -177,3 +239,7 @@ class Service(Generic[S]):
     def own(self) -> tuple[Topic, ...]:
         """The topics that only this service writes, and reads back after a restore."""
         return tuple(topic for topic in self.read_back.topics if topic not in self.topics) if self.read_back else ()
+
+    def invariants(self) -> list[str]:
+        """The names of all of them, those of transactions and those of tables."""
+        return list(dict.fromkeys([*self.checks, *(name for watched in self.watched for name in watched.checks)]))

@@ -8,19 +8,19 @@ import contextlib
 from collections.abc import AsyncIterator, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
-from typing import Any
+from typing import Any, NamedTuple
 
 import asyncpg
 import structlog
 
-from shared import dead_letters, inbox, items, journal, outbox, partitions, timers
+from shared import dead_letters, inbox, invariants, items, journal, outbox, partitions, quarantine, timers
 from shared.clock import Clock
-from shared.codec import Delivery, Envelope, Flaw, Origin, decode, new_id
-from shared.contracts.base import Message
+from shared.codec import Delivery, Flaw, Origin, new_id
 from shared.db import TRANSIENT
 from shared.dead_letters import Letter
+from shared.invariants import InvariantBrokenError
 from shared.items import Item
-from shared.service import Connection, Context, Effect, Local, Refuse, Schedule, Send, Service, Timer, Unschedule
+from shared.service import Connection, Context, Corrected, Effect, Local, Refuse, Repair, Schedule, Send, Service, Timer, Unschedule
 from shared.settings import Settings
 from shared.timers import Due
 
@@ -41,6 +41,7 @@ class _Effects:
     sends: list[Send] = field(default_factory=list)
     timers: dict[tuple[str, str], datetime | None] = field(default_factory=dict)
     letters: list[Letter] = field(default_factory=list)
+    corrections: list[str] = field(default_factory=list)
 
     def add(self, effects: Iterable[Effect], context: Context, item: Item | None) -> None:
         for effect in effects:
@@ -55,6 +56,8 @@ class _Effects:
                     if item is None:
                         raise TypeError("only a handler refuses: decide() has no message to refuse")
                     self.letters.append(item.letter(reason, detail, None, parked=False))
+                case Corrected(detail):
+                    self.corrections.append(detail)
                 case _:
                     self.sends.append(Send(effect, context.cause, context.actor))
 
@@ -68,10 +71,23 @@ class _Turn:
     letters: list[Letter] = field(default_factory=list)
     superseded: set[str] = field(default_factory=set)
 
+    def wait(self, item: Item, aggregate: str, reason: str, detail: str, waits_for: str | None = None) -> None:
+        """Keeps an item back, parked."""
+        self.waiting.append(item)
+        self.letters.append(item.letter(reason, detail, aggregate, parked=True, waits_for=waits_for))
+
+
+class Outcome(NamedTuple):
+    """How many items were applied, which wait, and what a repair put right."""
+
+    applied: int
+    waiting: Sequence[Letter]
+    corrections: Sequence[str]
+
 
 @dataclass(frozen=True)
 class Transactions:
-    """Applies batches, timers, local messages and operators' requests of one service, each in a transaction of its own."""
+    """Applies batches, timers and local messages of one service, each in a transaction of its own."""
 
     service: Service[Any]
     settings: Settings
@@ -120,17 +136,6 @@ class Transactions:
         async with self._begun() as (tx, failures):
             await self._apply(tx, [self._own(message, self.clock()) for message in messages], failures)
 
-    async def settle_requests(self) -> int:
-        """Replays or discards dead letters as operators have asked; answers how many requests were settled."""
-        rows = await self.pool.fetch(
-            "SELECT id, letter, action FROM runtime.dead_letter_request WHERE done_at IS NULL ORDER BY id LIMIT 20"
-        )
-        for row in rows:
-            async with self.pool.acquire() as tx, tx.transaction():
-                result = await self._settle(tx, row["letter"], row["action"])
-                await tx.execute("UPDATE runtime.dead_letter_request SET done_at = now(), result = $2 WHERE id = $1", row["id"], result)
-        return len(rows)
-
     async def reapply(self, entry: journal.Entry, applied: Sequence[Item]) -> None:
         """Applies once more what the journal says of a transaction, to a database that stands where that one found it: with the
         same code, number and time the same state follows. Nothing but the service's state and its timers is written."""
@@ -149,7 +154,7 @@ class Transactions:
             return
         try:
             async with tx.transaction():
-                applied = await self._attempt(tx, given, replaying=False)
+                outcome = await self.attempt(tx, given, replaying=False)
         except TRANSIENT:
             raise
         except Exception as error:
@@ -158,36 +163,40 @@ class Transactions:
                 await self._apply(tx, given[:middle], failures)
                 await self._apply(tx, given[middle:], failures)
                 return
+            if isinstance(error, InvariantBrokenError) and await invariants.quarantine_broken(
+                tx, self.service, error.aggregate, self.clock
+            ):
+                await self._park(tx, given[0], *_waits_for(error.aggregate))  # it was broken before this message came
+                return
             failures.append(given[0])
             if len(failures) >= FAILURES_IN_A_ROW:
                 raise TooManyFailuresError(f"{len(failures)} messages in a row broke their handlers, the last by {error!r}") from error
-            await self._park(tx, given[0], error)
+            log.exception("parked", type=given[0].type, message_id=given[0].envelope.id)
+            await self._park(tx, given[0], *why(error))
         else:
-            if applied:  # waiting behind what is parked is no sign of health
+            if outcome.applied:  # waiting behind what is parked is no sign of health
                 failures.clear()
 
-    async def _park(self, tx: Connection, item: Item, error: Exception) -> None:
-        aggregate = self.service.routes[type(item.message)].aggregate(item.message)
-        log.error("parked", type=item.type, aggregate=aggregate, message_id=item.envelope.id, exc_info=error)
-        now = self.clock()
-        letter = item.letter("handler_failed", f"{type(error).__name__}: {error}", aggregate, parked=True)
-        await dead_letters.write(tx, [letter], now)
+    async def _park(self, tx: Connection, item: Item, reason: str, detail: str, waits_for: str | None = None) -> None:
+        aggregate, now = self.service.routes[type(item.message)].aggregate(item.message), self.clock()
+        await dead_letters.write(tx, [item.letter(reason, detail, aggregate, parked=True, waits_for=waits_for)], now)
         if taken := await timers.take(tx, _timers([item])):  # a timer is either due or parked
             number = await tx.fetchval("SELECT nextval('runtime.journal_number')")
             await journal.write(tx, number, now, [], list(taken))
 
-    async def _attempt(self, tx: Connection, given: Sequence[Item], *, replaying: bool) -> int:
-        """Load, apply, decide, save, publish, journal: all of it, or an exception. Answers how many items were applied."""
+    async def attempt(self, tx: Connection, given: Sequence[Item], *, replaying: bool) -> Outcome:
+        """Load, apply, decide, save, publish, journal: all of it, or an exception. What is `replaying` waits behind nothing parked."""
         now = self.clock()
         state = await self.service.load(tx, [item.message for item in given])
         if due := _timers(given):
             taken = await timers.take(tx, due)
             if not replaying:  # else they were taken when they were parked
                 given = [item for item in given if item.due is None or item.due in taken]
-        [(number, any_parked)] = await tx.fetch(
+        [(number, any_held)] = await tx.fetch(
             "SELECT nextval('runtime.journal_number'), EXISTS (SELECT 1 FROM runtime.dead_letter WHERE state = 'parked')"
+            " OR EXISTS (SELECT 1 FROM runtime.quarantine WHERE released_at IS NULL)"
         )
-        turn = await self._turn(tx, given) if any_parked and not replaying else _Turn(given)
+        turn = await self._turn(tx, state, given, replaying=replaying) if any_held else _Turn(given)
         effects = await self._work(tx, state, turn.applied, number, now)
         await outbox.write(tx, list(outbox.records(effects.sends, self.settings, now)))
         await timers.save(tx, effects.timers)
@@ -195,27 +204,33 @@ class Transactions:
         if turn.superseded:
             await dead_letters.supersede(tx, sorted(turn.superseded), now)
         await journal.write(tx, number, now, turn.applied, _timers(turn.waiting))
-        return len(turn.applied)
+        return Outcome(len(turn.applied), turn.letters, effects.corrections)
 
-    async def _turn(self, tx: Connection, given: Sequence[Item]) -> "_Turn":
-        """Who is applied now, and who waits behind what is parked. A newer level takes the place of parked ones of the same thing."""
+    async def _turn(self, tx: Connection, state: Any, given: Sequence[Item], *, replaying: bool) -> "_Turn":
+        """Who is applied now, and who waits: for the repair of what is quarantined, or behind what is parked. A newer level takes
+        the place of parked ones of the same thing."""
         routes = self.service.routes
-        held = await dead_letters.parked(tx, [routes[type(item.message)].aggregate(item.message) for item in given])
-        if not held:
+        held = {} if replaying else await dead_letters.parked(tx, [routes[type(item.message)].aggregate(item.message) for item in given])
+        ill = await quarantine.aggregates(tx)
+        if not held and not ill:
             return _Turn(given)
         turn = _Turn(applied := [])
         for item in given:
-            aggregate = routes[type(item.message)].aggregate(item.message)
+            route = routes[type(item.message)]
+            aggregate = route.aggregate(item.message)
             waits = held.get(aggregate)
-            if waits is not None and (item.kind[1] is None or waits != {item.kind}):
-                turn.waiting.append(item)
-                turn.letters.append(item.letter("behind_parked", f"waits for parked messages of {aggregate}", aggregate, parked=True))
-                held[aggregate] = waits | {item.kind}
+            broken = ill & {aggregate, *route.touches(state, item.message)}
+            if broken and not isinstance(item.message, Repair):
+                turn.wait(item, aggregate, *_waits_for(min(broken)))
+            elif waits is not None and (item.kind[1] is None or waits != {item.kind}):
+                turn.wait(item, aggregate, "behind_parked", f"waits for parked messages of {aggregate}")
+            else:
+                if waits is not None:
+                    turn.superseded.add(aggregate)
+                    del held[aggregate]
+                applied.append(item)
                 continue
-            if waits is not None:
-                turn.superseded.add(aggregate)
-                del held[aggregate]
-            applied.append(item)
+            held[aggregate] = held.get(aggregate, frozenset()) | {item.kind}
         return turn
 
     async def _work(self, tx: Connection, state: Any, applied: Sequence[Item], number: int, now: datetime) -> _Effects:
@@ -227,64 +242,21 @@ class Transactions:
         await service.prepare(tx, state)
         context = Context(now, number, "", "", now, now)
         effects.add(service.decide(state, context), context, None)
+        invariants.check(service, state, [send.message for send in effects.sends], context)
         await service.save(tx, state, context)
         return effects
 
-    async def _settle(self, tx: Connection, letter: int, action: str) -> str:
-        """One operator's request: apply (or drop) the letter and everything parked behind it, in one transaction."""
-        await self._lock_aggregate(tx, letter)
-        [row] = await tx.fetch("SELECT * FROM runtime.dead_letter WHERE id = $1 FOR UPDATE", letter)
-        if row["state"] not in {"parked", "refused"}:
-            return f"nothing to do: the letter is {row['state']}"
-        now = self.clock()
-        behind = [row]
-        if row["state"] == "parked":
-            behind = await tx.fetch(
-                "SELECT * FROM runtime.dead_letter WHERE state = 'parked' AND aggregate = $1 ORDER BY id FOR UPDATE", row["aggregate"]
-            )
-        if action == "discard":
-            await dead_letters.close(tx, [letter], "discarded", now)
-            behind = [other for other in behind if other["id"] != letter]
-        try:
-            letters = [self._letter_item(other) for other in behind]
-            async with tx.transaction():
-                if letters:
-                    await self._attempt(tx, letters, replaying=True)
-                await dead_letters.close(tx, [other["id"] for other in behind], "replayed", now)
-        except TRANSIENT:
-            raise
-        except Exception as error:  # noqa: BLE001  (whatever still breaks stays parked, and the operator is told)
-            return f"failed, still {row['state']}: {type(error).__name__}: {error}"
-        return f"applied {len(letters)} message(s)" if letters else "discarded"
 
-    async def _lock_aggregate(self, tx: Connection, letter: int) -> None:
-        """Locks what a parked letter is about, before its letters are read: as in a batch, so that nothing is parked meanwhile."""
-        for row in await tx.fetch("SELECT * FROM runtime.dead_letter WHERE id = $1 AND state = 'parked'", letter):
-            try:
-                async with tx.transaction():
-                    state = await self.service.load(tx, [self._letter_item(row).message])
-                    # Saved as it was loaded: what `load` put there only to have something to lock is not left behind.
-                    now = self.clock()
-                    await self.service.save(tx, state, Context(now, 0, "", "", now, now))
-            except TRANSIENT:
-                raise
-            except Exception:
-                # Whatever broke it still does: a replay will say so, a discard goes on.
-                log.warning("cannot lock what is parked", letter=letter, exc_info=True)
+def why(error: Exception) -> tuple[str, str]:
+    """Reason and detail of a message that is parked because it broke something."""
+    if isinstance(error, InvariantBrokenError):
+        return "invariant_broken", str(error)
+    return "handler_failed", f"{type(error).__name__}: {error}"
 
-    def _letter_item(self, row: Mapping[str, Any]) -> Item:
-        """A kept message, read again (perhaps by newer code). Raises ValueError if it still cannot be read."""
-        envelope = Envelope(row["type"], row["source"], row["message_id"], row["time"], row["appended"], row["actor"], ())
-        origin = Origin(row["topic"], row["partition"], row["offset"], row["index"])
-        own = {kind.__name__: kind for kind in self.service.routes if not issubclass(kind, Message)}
-        if row["type"] in own:
-            return Item(own[row["type"]].model_validate_json(row["body"]), origin, envelope)
-        messages, flaws = decode(row["type"], row["topic"], row["body"] or b"")
-        if flaws or not messages:
-            raise ValueError(flaws[0][1].detail if flaws else "there is nothing to apply in it")
-        if type(messages[0][1]) not in self.service.routes:
-            raise ValueError(f"{row['type']} is nothing that this service takes")
-        return Item(messages[0][1], origin, envelope)
+
+def _waits_for(aggregate: str) -> tuple[str, str, str]:
+    """Reason, detail and aggregate of a message that is parked because something that it touches is quarantined."""
+    return "quarantined", f"waits for the repair of {aggregate}", aggregate
 
 
 def _flawed(delivery: Delivery) -> Iterable[Letter]:

@@ -70,6 +70,7 @@ CREATE TABLE runtime.dead_letter (
     reason text NOT NULL,
     detail text NOT NULL,
     aggregate text,
+    waits_for text,               -- the quarantined aggregate whose repair it waits for
     topic text NOT NULL,
     partition int NOT NULL,
     "offset" bigint NOT NULL,
@@ -99,3 +100,39 @@ CREATE TABLE runtime.dead_letter_request (
     result text
 );
 CREATE INDEX ON runtime.dead_letter_request (id) WHERE done_at IS NULL;
+
+-- What was found broken, and until when: messages about it wait. Nobody but a repair releases it.
+CREATE TABLE runtime.quarantine (
+    id bigint GENERATED ALWAYS AS IDENTITY PRIMARY KEY,
+    aggregate text NOT NULL,
+    invariant text NOT NULL,
+    detail text NOT NULL,
+    since timestamptz NOT NULL,
+    right_until bigint,           -- in the journal: it was still right after this transaction; NULL: nobody had looked
+    number bigint,                -- the first transaction that touched it since then, and the message that it applied;
+    message text,                 -- NULL: none did, so it was changed from outside (or the service cannot tell)
+    released_at timestamptz
+);
+CREATE UNIQUE INDEX ON runtime.quarantine (aggregate, invariant) WHERE released_at IS NULL;
+
+-- An operator's wish to repair an aggregate: who, when, why, and what came of it. Kept for good.
+CREATE TABLE runtime.repair (
+    id bigint GENERATED ALWAYS AS IDENTITY PRIMARY KEY,
+    aggregate text NOT NULL,
+    dry_run boolean NOT NULL,     -- only say what would be done
+    actor text NOT NULL,
+    reason text NOT NULL,
+    requested_at timestamptz NOT NULL DEFAULT now(),
+    done_at timestamptz,
+    repaired boolean,
+    result text
+);
+CREATE INDEX ON runtime.repair (id) WHERE done_at IS NULL;
+
+-- How far the round over all aggregates of a kind has come, and the journal's number when it and the one before it began.
+CREATE TABLE runtime.round (
+    kind text PRIMARY KEY,
+    key text NOT NULL,
+    began bigint NOT NULL,
+    before bigint
+);

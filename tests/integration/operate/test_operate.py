@@ -14,7 +14,7 @@ from deploy.local.cli import dead_letters
 from deploy.local.errors import UserError
 from deploy.local.publisher import Publication, Publisher
 from deploy.local.settled import declared, settled, wait_settled
-from shared import db
+from shared import db, requests
 from shared import dead_letters as letters
 from shared.clock import wall
 from shared.settings import SERVICES, Settings
@@ -187,7 +187,7 @@ async def test_a_discarded_order_leaves_no_row_that_was_only_locked(at_rest: Set
     pool = await db.pool(at_rest, "orders")
     try:
         await letters.request(pool, 1, "discard", "ann")
-        await Transactions(declared("orders", at_rest), at_rest, pool, wall).settle_requests()
+        await requests.settle(Transactions(declared("orders", at_rest), at_rest, pool, wall))
         assert await pool.fetchval("SELECT result FROM runtime.dead_letter_request") == "discarded"
         assert await pool.fetch("SELECT * FROM orders") == []
     finally:

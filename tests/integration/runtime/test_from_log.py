@@ -11,7 +11,7 @@ from aiokafka.structs import TopicPartition
 
 from deploy.local.audit import Check
 from deploy.local.from_log import NotWholeError, check
-from shared import journal
+from shared import journal, requests
 from shared.codec import Delivery, Flaw, partition_of
 from shared.contracts.commerce import COMMERCE_ORDERS
 from shared.contracts.inventory import INVENTORY_ALLOCATIONS, DemandServed
@@ -48,7 +48,7 @@ async def ask(transactions: Transactions, action: str, message_id: str) -> str:
         "INSERT INTO runtime.dead_letter_request (letter, action, actor) SELECT min(id), $2, '' FROM runtime.dead_letter WHERE message_id = $1",
         message_id, action,
     )  # fmt: skip
-    await transactions.settle_requests()
+    await requests.settle(transactions)
     return str(await pool.fetchval("SELECT result FROM runtime.dead_letter_request ORDER BY id DESC LIMIT 1"))
 
 
