@@ -3,14 +3,14 @@
 from functools import partial
 from pathlib import Path
 
-from services.inventory import api, handlers, store
+from services.inventory import api, audit, handlers, invariants, repair, store
 from services.inventory.domain import Policy, State
 from shared.contracts.base import Message
 from shared.contracts.orders import ORDERS_DEMAND, DemandSet
 from shared.contracts.purchasing import PURCHASING_SUPPLY, StockReceived, SupplyChanged
 from shared.contracts.warehouse import WAREHOUSE_EVENTS, SkuDefined, StockCounted
 from shared.runtime import run
-from shared.service import Route, Service
+from shared.service import Repair, Route, Service
 from shared.settings import Settings
 
 
@@ -32,12 +32,15 @@ def service(settings: Settings) -> Service[State]:
             StockCounted: Route(handlers.stock_counted, _sku),
             StockReceived: Route(handlers.stock_received, _sku),
             SupplyChanged: Route(handlers.supply_changed, _sku),
-            DemandSet: Route(handlers.demand_set, _line),
+            DemandSet: Route(handlers.demand_set, _line, lambda _, message: (_sku(message),)),
+            Repair: Route(repair.repair, lambda message: message.aggregate),
         },
         load=store.load,
         prepare=store.prepare,
         decide=partial(handlers.decide, Policy(settings.zone)),
         save=store.save,
+        checks=invariants.CHECKS,
+        watched=audit.WATCHED,
         migrations=Path(__file__).parent / "migrations",
         api=api.router,
     )

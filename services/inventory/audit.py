@@ -1,5 +1,7 @@
 """What must always be true of the stock; each check answers the rows that violate it."""
 
+from shared.service import Watched
+
 CHECKS: dict[str, str] = {
     "the ledger's sums are the balances": """
         SELECT sku, stock.on_hand, moved.on_hand AS ledger_on_hand, stock.allocated, moved.allocated AS ledger_allocated,
@@ -32,23 +34,34 @@ CHECKS: dict[str, str] = {
         FULL JOIN (SELECT sku, sum(on_hand) AS units FROM ledger WHERE kind = 'received' GROUP BY sku) AS booked USING (sku)
         WHERE received_total IS DISTINCT FROM booked.units""",
     "a line is served what it wants, or what has shipped": """
-        SELECT order_id, line, wanted, served, refused, shipped FROM demand
+        SELECT sku, order_id, line, wanted, served, refused, shipped FROM demand
         WHERE served > greatest(wanted, shipped) OR shipped > served OR served + refused > greatest(wanted, shipped) OR refused < 0""",
     "each line moved as the ledger says": """
-        SELECT order_id, line, claim.held, moved.held AS ledger_held, claim.shipped, moved.shipped AS ledger_shipped,
+        SELECT sku, order_id, line, claim.held, moved.held AS ledger_held, claim.shipped, moved.shipped AS ledger_shipped,
             claim.open, moved.open AS ledger_open
         FROM (
-            SELECT order_id, line, served - shipped AS held, shipped, greatest(0, wanted - served - refused) AS open FROM demand
+            SELECT sku, order_id, line, served - shipped AS held, shipped, greatest(0, wanted - served - refused) AS open FROM demand
         ) AS claim
         FULL JOIN (
-            SELECT order_id, line, sum(allocated) AS held, -sum(on_hand) AS shipped, sum(waiting) AS open
-            FROM ledger WHERE order_id IS NOT NULL GROUP BY order_id, line
-        ) AS moved USING (order_id, line)
+            SELECT sku, order_id, line, sum(allocated) AS held, -sum(on_hand) AS shipped, sum(waiting) AS open
+            FROM ledger WHERE order_id IS NOT NULL GROUP BY sku, order_id, line
+        ) AS moved USING (sku, order_id, line)
         WHERE coalesce(claim.held, 0) <> coalesce(moved.held, 0) OR coalesce(claim.shipped, 0) <> coalesce(moved.shipped, 0)
             OR coalesce(claim.open, 0) <> coalesce(moved.open, 0)""",
-    "who does not wait has no promise": "SELECT order_id, line, ship_by FROM demand WHERE ship_by IS NOT NULL AND wanted <= served + refused",
+    "who does not wait has no promise": "SELECT sku, order_id, line, ship_by FROM demand WHERE ship_by IS NOT NULL AND wanted <= served + refused",
 }
 """Name → SQL whose rows are violations (design.md section 8, numbers 1, 2, 4)."""
+
+WATCHED = (
+    Watched(
+        "sku",
+        dict.fromkeys(("sku", "demand", "ledger"), "sku"),
+        CHECKS,
+        history="SELECT number, cause AS message FROM ledger WHERE sku = $1 AND number > $2 ORDER BY id",
+        sliced=False,  # an index by SKU would cost each movement more than it is worth: the whole ledger is read now and then
+    ),
+)
+"""The same, looked at while the service works: a broken SKU is quarantined."""
 
 COUNTS: dict[str, str] = {
     "SKUs": "SELECT count(*) FROM sku",

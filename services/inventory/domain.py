@@ -131,6 +131,8 @@ class MovementKind(StrEnum):
     CANCELLED = "cancelled"
     WITHDRAWN = "withdrawn"
     SHIPPED = "shipped"
+    CORRECTED = "corrected"
+    """Makes up for entries that were lost or changed; moves nothing now."""
 
 
 class Movement(NamedTuple):
@@ -149,19 +151,41 @@ class Movement(NamedTuple):
     cause: str = ""
 
 
+class Moved(NamedTuple):
+    """What all entries of the ledger about a line add up to: units set aside and not shipped, shipped, waiting."""
+
+    held: int = 0
+    shipped: int = 0
+    waiting: int = 0
+
+
+@dataclass(slots=True)
+class Ledger:
+    """What all entries about a SKU add up to, and about each of its lines; `counts` is how many counts there are among them."""
+
+    on_hand: int = 0
+    allocated: int = 0
+    waiting: int = 0
+    received: int = 0
+    counts: int = 0
+    lines: dict[LineKey, Moved] = field(default_factory=dict)
+
+
 @dataclass(slots=True)
 class State:
     """What one transaction works on. Aggregates are replaced, never changed; the `stored_…` ones are as the database has them.
 
     Four say which message was the last to do something: `touched` a SKU at all, `freed` units of it, `rescheduled` it (supply
     ahead of its queue is another than when promises were made), and brought the newest claim of a line (`claimed`). Lines with a
-    new demand version are `unanswered`.
+    new demand version are `unanswered`. Of SKUs to be repaired there are all lines and the sums of the ledger; once `repaired`, the
+    stored ones are as they should have been.
     """
 
     skus: dict[str, Sku] = field(default_factory=dict)
     demands: dict[LineKey, Demand] = field(default_factory=dict)
     supplies: dict[LineKey, Supply] = field(default_factory=dict)
     receipts: set[ReceiptLine] = field(default_factory=set)
+    ledgers: dict[str, Ledger] = field(default_factory=dict)
     stored_skus: dict[str, Sku] = field(init=False)
     stored_demands: dict[LineKey, Demand] = field(init=False)
     stored_supplies: dict[LineKey, Supply] = field(init=False)
@@ -171,6 +195,7 @@ class State:
     rescheduled: dict[str, str] = field(default_factory=dict, init=False)
     claimed: dict[LineKey, str] = field(default_factory=dict, init=False)
     unanswered: set[LineKey] = field(default_factory=set, init=False)
+    repaired: set[str] = field(default_factory=set, init=False)
 
     def __post_init__(self) -> None:
         self.stored_skus, self.stored_demands, self.stored_supplies = dict(self.skus), dict(self.demands), dict(self.supplies)

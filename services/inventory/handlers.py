@@ -227,16 +227,16 @@ def _answers(state: State, sku: str, lines: Sequence[LineKey], context: Context)
 
 
 def _levels(state: State, sku: str, context: Context) -> Iterable[Effect]:
-    """What changed for purchasing, and what changed for the shop (that more units wait is no news to it)."""
-    stored, stock, cause = state.stored_skus[sku], state.skus[sku], state.touched[sku]
-    if stock.shortage != stored.shortage:
+    """What changed for purchasing, and what changed for the shop (that more units wait is no news to it); after a repair both."""
+    stored, stock, cause, again = state.stored_skus[sku], state.skus[sku], state.touched[sku], sku in state.repaired
+    if stock.shortage != stored.shortage or again:
         yield Send(
             ShortageChanged(
                 sku=sku, waiting=stock.waiting, needed_by=stock.needed_by, received_total=stock.received_total,
                 version=context.number, causation=cause,
             ), cause,
         )  # fmt: skip
-    if stock.shown and stock.shown != stored.shown:
+    if stock.shown and (stock.shown != stored.shown or again):
         available, backorderable, next_date = stock.shown
         yield Send(
             StockLevelChanged(

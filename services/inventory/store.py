@@ -8,12 +8,12 @@ only under it.
 from collections.abc import Collection, Sequence
 from typing import Any
 
-from services.inventory.domain import Demand, Sku, State, Supply
+from services.inventory.domain import Demand, Ledger, Moved, Sku, State, Supply
 from shared.contracts.base import Message
 from shared.contracts.orders import DemandSet
 from shared.contracts.purchasing import StockReceived, SupplyChanged
 from shared.contracts.warehouse import BackorderPolicy
-from shared.service import Applicable, Connection, Context
+from shared.service import Applicable, Connection, Context, Repair
 
 _SKU = "sku, description, backorder, counted, on_hand, allocated, waiting, received_total, needed_by, next_date"
 _DEMAND = (
@@ -34,6 +34,11 @@ _SUPPLIES = (
 _RECEIPTS = (
     "SELECT receipt, purchase_order, line FROM ledger WHERE kind = 'received'"
     " AND (receipt, purchase_order, line) IN (SELECT * FROM unnest($1::text[], $2::text[], $3::int[]))"
+)
+_LINES = f"SELECT {_DEMAND} FROM demand WHERE sku = ANY($1)"
+_SUMS = (
+    "SELECT sku, order_id, line, sum(on_hand)::bigint, sum(allocated)::bigint, sum(waiting)::bigint,"
+    " coalesce(sum(on_hand) FILTER (WHERE kind = 'received'), 0)::bigint, count(*) FILTER (WHERE kind = 'counted') FROM ledger WHERE sku = ANY($1) GROUP BY sku, order_id, line"
 )
 _QUEUES = f"""
     SELECT line.* FROM unnest($1::text[], $2::bigint[]) AS head (sku, lines)
@@ -64,14 +69,18 @@ _UPSERT_SUPPLIES = f"""
 
 async def load(tx: Connection, messages: Sequence[Applicable]) -> State:
     """Locks the SKUs of the messages (unknown ones become stubs); loads the lines, supplies and receipts that the messages name,
-    and every supply of these SKUs that is still to come."""
-    skus = sorted({message.key for message in messages if isinstance(message, Message)})  # every topic taken here is keyed by SKU
+    and every supply of these SKUs that is still to come; for a repair all lines, and the sums of the ledger."""
+    named = {message.key for message in messages if isinstance(message, Message)}  # every topic taken here is keyed by SKU
+    ill = {message.key for message in messages if isinstance(message, Repair)}
+    skus = sorted(named | ill)
     lines = {(message.order, message.line) for message in messages if isinstance(message, DemandSet)}
     supplies = {(message.purchase_order, message.line) for message in messages if isinstance(message, StockReceived | SupplyChanged)}
     receipts = {(message.receipt, message.purchase_order, message.line) for message in messages if isinstance(message, StockReceived)}
-    await tx.execute(_STUBS, skus)
+    await tx.execute(_STUBS, sorted(named))
     stocks = [_sku(Sku._make(row)) for row in await tx.fetch(_LOCK_SKUS, skus)]
     demands = [Demand._make(row) for row in await tx.fetch(_DEMANDS, *_columns(lines, 2))] if lines else []
+    if ill:
+        demands += [Demand._make(row) for row in await tx.fetch(_LINES, list(ill))]
     coming = [Supply._make(row) for row in await tx.fetch(_SUPPLIES, skus, *_columns(supplies, 2))]
     booked = await tx.fetch(_RECEIPTS, *_columns(receipts, 3)) if receipts else []
     return State(
@@ -79,7 +88,22 @@ async def load(tx: Connection, messages: Sequence[Applicable]) -> State:
         demands={demand.key: demand for demand in demands},
         supplies={supply.key: supply for supply in coming},
         receipts={(receipt, purchase_order, line) for receipt, purchase_order, line in booked},
+        ledgers=await _ledgers(tx, ill) if ill else {},
     )
+
+
+async def _ledgers(tx: Connection, skus: Collection[str]) -> dict[str, Ledger]:
+    ledgers = {sku: Ledger() for sku in skus}
+    for sku, order, line, on_hand, allocated, waiting, received, counts in await tx.fetch(_SUMS, list(skus)):
+        ledger = ledgers[sku]
+        ledger.on_hand += on_hand
+        ledger.allocated += allocated
+        ledger.waiting += waiting
+        ledger.received += received
+        ledger.counts += counts
+        if order is not None:
+            ledger.lines[order, line] = Moved(allocated, -on_hand, waiting)
+    return ledgers
 
 
 async def prepare(tx: Connection, state: State) -> None:
@@ -91,10 +115,11 @@ async def prepare(tx: Connection, state: State) -> None:
 
 async def save(tx: Connection, state: State, context: Context) -> None:
     """Writes what changed; SKUs carry the transaction's number as their version."""
-    skus = [sku for key, sku in state.skus.items() if sku != state.stored_skus[key]]
+    repaired = state.repaired
+    skus = [sku for key, sku in state.skus.items() if sku != state.stored_skus[key] or key in repaired]
     if skus:
         await tx.execute(_UPDATE_SKUS, *_columns(skus, 10), context.number)
-    known = [line for key, line in state.demands.items() if line != state.stored_demands.get(key, line)]
+    known = [line for key, line in state.demands.items() if line != state.stored_demands.get(key, line) or line.sku in repaired]
     if known:
         await tx.execute(_UPDATE_DEMANDS, *_columns(known, 14))
     new = [line for key, line in state.demands.items() if key not in state.stored_demands]

@@ -96,8 +96,8 @@ def test_the_lazy_heap_judges_as_who_looks_at_everyone(history):
 
 
 def lived(steps: list[list[tuple[str, int]]]) -> list[Entry]:
-    """The ledger after a world's batches."""
-    house = House()
+    """The ledger after the batches of a world in which nothing else guards the turn."""
+    house = House(guarded=False)
     world = World(house)
     for batch in steps:
         house.apply(*world.messages(batch))
@@ -164,7 +164,7 @@ def test_an_allocator_that_cheats_is_found_out(monkeypatch, cheat):
 
 def test_a_cheat_is_named_with_the_line_it_passed_over(monkeypatch):
     monkeypatch.setattr(handlers, "allocate", CHEATS["the newest first"])
-    house = House().apply(defined(), counted(1), demand("O1", 3), demand("O2", 2)).apply(received(2))
+    house = House(guarded=False).apply(defined(), counted(1), demand("O1", 3), demand("O2", 2)).apply(received(2))
     assert list(unfair(house.entries())) == [
         {"sku": "A", "number": 1, "order_id": "O2", "line": 1, "given": 1, "ahead": "O1/1", "ahead_waiting": 3},
         {"sku": "A", "number": 2, "order_id": "O2", "line": 1, "given": 1, "ahead": "O1/1", "ahead_waiting": 2},

@@ -8,13 +8,13 @@ from zoneinfo import ZoneInfo
 
 from services.inventory import handlers
 from services.inventory.app import service
-from services.inventory.domain import Demand, LineKey, Movement, MovementKind, Policy, ReceiptLine, Sku, State, Supply
+from services.inventory.domain import Demand, Ledger, LineKey, Moved, Movement, MovementKind, Policy, ReceiptLine, Sku, State, Supply
 from shared.contracts.base import Message
 from shared.contracts.inventory import DemandRefused, DemandServed
 from shared.contracts.orders import DemandSet
 from shared.contracts.purchasing import StockReceived, SupplyChanged
 from shared.contracts.warehouse import BackorderPolicy, SkuDefined, StockCounted
-from shared.service import Context, Effect, Refuse, Send
+from shared.service import Context, Corrected, Effect, Refuse, Repair, Send
 from shared.settings import Settings
 
 SERVICE = service(Settings())
@@ -55,6 +55,10 @@ def supply(
     )  # fmt: skip
 
 
+def repair(sku: str = "A") -> Repair:
+    return Repair(aggregate=f"sku:{sku}", actor="ann", reason="somebody counted")
+
+
 def demand(
     order: str,
     wanted: int,
@@ -74,9 +78,14 @@ def demand(
     )  # fmt: skip
 
 
+class BrokenError(AssertionError):
+    """What a transaction broke: (invariant, aggregate, detail)."""
+
+
 @dataclass
 class House:
-    """The rows of inventory, and what the last transaction answered. `numbers` are the ledger's, entry by entry."""
+    """The rows of inventory, and what the last transaction answered. `numbers` are the ledger's, entry by entry. A `guarded`
+    one raises BrokenError when a transaction breaks an invariant."""
 
     skus: dict[str, Sku] = field(default_factory=dict)
     demands: dict[LineKey, Demand] = field(default_factory=dict)
@@ -88,12 +97,14 @@ class House:
     sent: list[Message] = field(default_factory=list)
     causes: list[str] = field(default_factory=list)
     refusals: list[str] = field(default_factory=list)
+    corrections: list[str] = field(default_factory=list)
     reads: dict[str, int | None] = field(default_factory=dict)
+    guarded: bool = True
 
     def apply(self, *messages: Any, now: datetime = NOON) -> "House":
         """One transaction, as the runtime runs it: by topic, then in the given order."""
         self.number += 1
-        messages = tuple(sorted(messages, key=lambda message: SERVICE.topics.index(message.TOPIC)))
+        messages = tuple(sorted(messages, key=lambda message: SERVICE.topics.index(message.TOPIC) if isinstance(message, Message) else -1))
         state = self._load(messages)
         effects: list[Effect] = []
         for index, message in enumerate(messages):
@@ -103,10 +114,16 @@ class House:
         self.reads = state.queue_reads()
         for sku, limit in self.reads.items():
             state.add_queue(self.queue(sku)[:limit])
-        effects += handlers.decide(POLICY, state, Context(now, self.number, "", "", now, now))
+        context = Context(now, self.number, "", "", now, now)
+        effects += handlers.decide(POLICY, state, context)
+        sends = [effect for effect in effects if isinstance(effect, Send)]
+        told = [send.message for send in sends]
+        broken = [(name, *found) for name, check in SERVICE.checks.items() for found in check(state, told, context)]
+        if broken and self.guarded:
+            raise BrokenError(broken)
         self._save(state)
         self.refusals = [effect.reason for effect in effects if isinstance(effect, Refuse)]
-        sends = [effect for effect in effects if isinstance(effect, Send)]
+        self.corrections = [effect.detail for effect in effects if isinstance(effect, Corrected)]
         self.sent, self.causes = [send.message for send in sends], [send.cause for send in sends]
         return self
 
@@ -150,17 +167,35 @@ class House:
         return {message.order: (message.ship_by, message.promise_version) for message in self.told(DemandServed)}
 
     def _load(self, messages: Sequence[Any]) -> State:
-        skus = {message.sku for message in messages}
+        skus = {message.sku for message in messages if not isinstance(message, Repair)}
+        ill = {message.key for message in messages if isinstance(message, Repair)}
         lines = {(message.order, message.line) for message in messages if isinstance(message, DemandSet)}
         named = {(message.purchase_order, message.line) for message in messages if isinstance(message, StockReceived | SupplyChanged)}
         for sku in skus:
             self.skus.setdefault(sku, Sku(sku))
+        skus |= ill
         return State(
-            skus={sku: self.skus[sku] for sku in sorted(skus)},
-            demands={key: line for key, line in self.demands.items() if key in lines},
+            skus={sku: self.skus[sku] for sku in sorted(skus) if sku in self.skus},
+            demands={key: line for key, line in self.demands.items() if key in lines or line.sku in ill},
             supplies={key: each for key, each in self.supplies.items() if (each.sku in skus and each.open) or key in named},
             receipts=set(self.receipts),
+            ledgers={sku: self._sums(sku) for sku in ill},
         )
+
+    def _sums(self, sku: str) -> Ledger:
+        ledger = Ledger()
+        for entry in self.ledger:
+            if entry.sku == sku:
+                ledger.on_hand += entry.on_hand
+                ledger.allocated += entry.allocated
+                ledger.waiting += entry.waiting
+                ledger.counts += entry.kind is MovementKind.COUNTED
+                ledger.received += entry.on_hand if entry.kind is MovementKind.RECEIVED else 0
+                if entry.order is not None:
+                    held, shipped, waiting = ledger.lines.get((entry.order, int(entry.line or 0)), Moved())
+                    moved = Moved(held + entry.allocated, shipped - entry.on_hand, waiting + entry.waiting)
+                    ledger.lines[entry.order, int(entry.line or 0)] = moved
+        return ledger
 
     def _save(self, state: State) -> None:
         self.skus |= state.skus
