@@ -3,13 +3,13 @@
 from pathlib import Path
 from typing import Any
 
-from services.orders import api, handlers, store
+from services.orders import api, audit, handlers, invariants, repair, store
 from services.orders.handlers import OrderInvalid
 from services.orders.state import State
 from shared.contracts.commerce import COMMERCE_ORDERS, OrderCancelRequested, OrderPlaced, ShipmentConfirmed
 from shared.contracts.inventory import INVENTORY_ALLOCATIONS, DemandRefused, DemandServed
 from shared.runtime import run
-from shared.service import Route, Service
+from shared.service import Repair, Route, Service
 from shared.settings import Settings
 
 
@@ -30,11 +30,14 @@ def service(_settings: Settings) -> Service[State]:
             OrderCancelRequested: Route(handlers.order_cancel_requested, _order),
             ShipmentConfirmed: Route(handlers.shipment_confirmed, _order),
             OrderInvalid: Route(handlers.order_invalid, _order),
+            Repair: Route(repair.repair, lambda message: message.aggregate),
         },
         load=store.load,
         decide=handlers.decide,
         save=store.save,
         invalid=handlers.invalid,
+        checks=invariants.CHECKS,
+        watched=audit.WATCHED,
         migrations=Path(__file__).parent / "migrations",
         api=api.router,
     )

@@ -3,11 +3,21 @@
 `CHECKS` name → SQL that returns rows of violations only; `COUNTS` name → SQL that returns how many things were checked.
 """
 
+from shared.service import Watched
+
 CHECKS: dict[str, str] = {
     "a line's five amounts are not negative and add up to what was ordered": """
         SELECT order_id, line, ordered, pending, allocated, backordered, shipped, cancelled FROM line_amounts
         WHERE least(pending, allocated, backordered, shipped, cancelled) < 0
            OR pending + allocated + backordered + shipped + cancelled <> ordered
+    """,
+    "an order's lines are those that were accepted": """
+        SELECT order_id, line, l.sku, l.ordered, told.sku AS told_sku, told.ordered AS told_ordered
+        FROM line AS l FULL JOIN (
+            SELECT t.order_id, (i ->> 'line')::integer AS line, i ->> 'sku' AS sku, (i ->> 'quantity')::integer AS ordered
+            FROM timeline AS t, jsonb_array_elements(t.data -> 'lines') AS i WHERE t.type = 'OrderAccepted'
+        ) AS told USING (order_id, line)
+        WHERE (l.sku, l.ordered) IS DISTINCT FROM (told.sku, told.ordered)
     """,
     "no line is served more than it wants": """
         SELECT order_id, line, served, ordered - cancelled AS wanted FROM line WHERE served > ordered - cancelled
@@ -70,6 +80,20 @@ CHECKS: dict[str, str] = {
     "no stub is left behind": "SELECT order_id FROM orders WHERE status IS NULL",
     "everything told names its cause": "SELECT order_id, id, type FROM timeline WHERE cause = ''",
 }
+
+WATCHED = (
+    Watched(
+        "order",
+        dict.fromkeys(("orders", "line", "line_amounts", "timeline"), "order_id"),
+        CHECKS,
+        # What is told happens at the transaction's business time.
+        history="""
+            SELECT NULL::bigint AS number, cause AS message FROM timeline WHERE order_id = $1
+              AND at > (SELECT business FROM runtime.journal WHERE number <= $2 ORDER BY number DESC LIMIT 1) ORDER BY id
+        """,
+    ),
+)
+"""The same, looked at while the service works: a broken order is quarantined."""
 
 COUNTS: dict[str, str] = {
     "orders": "SELECT count(*) FROM orders",

@@ -36,6 +36,13 @@ class Changed(NamedTuple):
     actor: str
 
 
+class Recorded(NamedTuple):
+    """An entry of an order's timeline: the type of what was told, and its data."""
+
+    type: str
+    data: dict[str, Any]
+
+
 @dataclass(slots=True)
 class Facts:
     """What has been told under ids of the tellers' own: the hash of each content, and which ones are new."""
@@ -65,10 +72,14 @@ class State:
 
     placed: dict[str, OrderPlaced] = field(default_factory=dict)
     errors: dict[str, tuple[FieldError, ...]] = field(default_factory=dict)
-    counted: set[str] = field(default_factory=set)
-    changed: set[LineKey] = field(default_factory=set)
+    counted: dict[str, Order] = field(default_factory=dict)
+    changed: dict[LineKey, Line] = field(default_factory=dict)
+    """Orders whose open lines were counted anew, and lines that changed, each as it was before."""
     claims: dict[LineKey, str] = field(default_factory=dict)
     """Lines whose claim on inventory changed, each with the cause of its latest change."""
+    recorded: dict[str, list[Recorded]] = field(default_factory=dict)
+    repaired: set[str] = field(default_factory=set)
+    """Timelines of orders that are to be repaired, and orders that were: all of their lines are written anew."""
     stories: dict[str, list[Told | Changed]] = field(default_factory=dict)
     timeline: list[tuple[str, datetime, Message, str]] = field(default_factory=list)
     """What was published of an order: order, when, message, cause."""
@@ -83,9 +94,9 @@ class State:
         if lines[line.line].open and not line.open:
             order = self.orders[line.order]
             self.orders[line.order] = order._replace(open_lines=order.open_lines - 1)
-            self.counted.add(line.order)
+            self.counted.setdefault(line.order, order)
+        self.changed.setdefault((line.order, line.line), lines[line.line])
         lines[line.line] = line
-        self.changed.add((line.order, line.line))
 
     def tell(self, order: str, event: Message, context: Context) -> None:
         """Adds a message to the order's story."""

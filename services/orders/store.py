@@ -6,12 +6,12 @@ from typing import Any
 
 from services.orders.domain import Line, Order
 from services.orders.handlers import OrderInvalid
-from services.orders.state import FactKey, Facts, State
+from services.orders.state import FactKey, Facts, Recorded, State
 from shared.contracts.base import Message
 from shared.contracts.commerce import OrderCancelRequested, OrderPlaced, ShipmentConfirmed
 from shared.contracts.inventory import DemandRefused, DemandServed
 from shared.contracts.orders import OrderAccepted
-from shared.service import Applicable, Connection, Context
+from shared.service import Applicable, Connection, Context, Repair
 
 LINE_COLUMNS = (
     "order_id", "line", "sku", "unit_price", "ordered", "cancelled", "shipped", "served",
@@ -29,6 +29,7 @@ async def load(tx: Connection, messages: Sequence[Applicable]) -> State:
     coming: set[str] = set()
     whole: set[str] = set()
     single: set[tuple[str, int]] = set()
+    ill: set[str] = set()
     cancellations: set[FactKey] = set()
     shipments: set[FactKey] = set()
     for message in messages:
@@ -46,6 +47,9 @@ async def load(tx: Connection, messages: Sequence[Applicable]) -> State:
             case ShipmentConfirmed():
                 single.update((message.order, shipped.line) for shipped in message.lines)
                 shipments.add((message.order, message.shipment))
+            case Repair():
+                whole.add(message.key)
+                ill.add(message.key)
             case _:
                 raise TypeError(f"orders has no use for {type(message).__name__}")
     if coming:
@@ -56,6 +60,8 @@ async def load(tx: Connection, messages: Sequence[Applicable]) -> State:
     named = coming | whole | {order for order, _ in single}
     await _lock(tx, state, named)
     await _load_lines(tx, state, whole, {(order, line) for order, line in single if order not in whole})
+    if ill:
+        state.recorded = await _recorded(tx, ill)
     state.cancellations = await _known(tx, "SELECT order_id, request, content FROM cancellation", "request", cancellations)
     state.shipments = await _known(tx, "SELECT order_id, shipment, content FROM shipment", "shipment", shipments)
     return state
@@ -89,6 +95,15 @@ async def _load_lines(tx: Connection, state: State, whole: set[str], single: set
         state.lines.setdefault(line.order, {})[line.line] = line
 
 
+async def _recorded(tx: Connection, orders: set[str]) -> dict[str, list[Recorded]]:
+    recorded: dict[str, list[Recorded]] = {order: [] for order in orders}
+    for order, type_, data in await tx.fetch(
+        "SELECT order_id, type, data FROM timeline WHERE order_id = ANY($1) ORDER BY order_id, id", list(orders)
+    ):
+        recorded[order].append(Recorded(type_, json.loads(data)))
+    return recorded
+
+
 async def _known(tx: Connection, select: str, key: str, facts: set[FactKey]) -> Facts:
     if not facts:
         return Facts()
@@ -101,6 +116,8 @@ async def _known(tx: Connection, select: str, key: str, facts: set[FactKey]) -> 
 async def save(tx: Connection, state: State, context: Context) -> None:
     """Writes what the transaction changed."""
     await _save_orders(tx, state, context)
+    if state.repaired:
+        await tx.execute("DELETE FROM line WHERE order_id = ANY($1)", list(state.repaired))
     await _save_lines(tx, state)
     for table, key, facts in (("cancellation", "request", state.cancellations), ("shipment", "shipment", state.shipments)):
         if facts.new:
@@ -115,8 +132,15 @@ async def save(tx: Connection, state: State, context: Context) -> None:
             ],
             columns=("order_id", "at", "type", "data", "cause"),
         )
+    if state.repaired:
+        await tx.execute(_REPAIR_ORDERS, *_columns([(order, state.orders[order].open_lines) for order in state.repaired]))
 
 
+_REPAIR_ORDERS = """
+    UPDATE orders SET open_lines = n.open_lines,
+        completed_at = (SELECT at FROM timeline WHERE timeline.order_id = n.order_id AND type = 'OrderCompleted')
+    FROM unnest($1::text[], $2::integer[]) AS n (order_id, open_lines) WHERE orders.order_id = n.order_id
+"""
 _ORDER = {"order"}
 _LEFT_OUT: dict[type[Message], set[str]] = {OrderAccepted: {"order", "customer"}}
 """Personal data stands once, in `orders`."""
@@ -139,7 +163,8 @@ async def _save_orders(tx: Connection, state: State, context: Context) -> None:
             *_columns([_placed_row(placed, state.orders[placed.order]) for placed in state.placed.values()]),
             context.now,
         )
-    counted = [state.orders[order] for order in state.counted if order not in state.placed]
+    whole = state.placed.keys() | state.repaired
+    counted = [state.orders[order] for order in state.counted if order not in whole]
     if counted:
         await tx.execute(
             """
@@ -172,10 +197,11 @@ def _placed_row(placed: OrderPlaced, order: Order) -> tuple[Any, ...]:
 
 
 async def _save_lines(tx: Connection, state: State) -> None:
-    new = [line for order in state.placed for line in state.lines[order].values()]
+    whole = state.placed.keys() | state.repaired
+    new = [line for order in whole for line in state.lines[order].values()]
     if new:
         await tx.copy_records_to_table("line", records=new, columns=LINE_COLUMNS)
-    changed = [_changes(state.lines[order][line]) for order, line in state.changed if order not in state.placed]
+    changed = [_changes(state.lines[order][line]) for order, line in state.changed if order not in whole]
     if changed:
         await tx.execute(
             """

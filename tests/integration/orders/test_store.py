@@ -156,6 +156,7 @@ async def test_a_completed_order_says_when(desk: StoredDesk, database: "Pool[Any
 BROKEN = {
     "an order's counter of open lines is right": "UPDATE orders SET open_lines = open_lines + 1 WHERE order_id = 'A'",
     "an order is completed exactly when nothing of it is open, and says so once": "UPDATE orders SET completed_at = now() WHERE order_id = 'A'",
+    "an order's lines are those that were accepted": "UPDATE line SET sku = 'other' WHERE order_id = 'A'",
     "an order is accepted once": "DELETE FROM timeline WHERE type = 'OrderAccepted' AND order_id = 'A'",
     "no two events of a line have the same version": (
         "INSERT INTO timeline (order_id, at, type, data, cause) SELECT order_id, at, type, data, cause FROM timeline WHERE type = 'LineAllocated'"

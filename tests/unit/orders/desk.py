@@ -11,7 +11,7 @@ from shared.contracts.base import Message
 from shared.contracts.commerce import Customer, OrderCancelRequested, OrderedLine, OrderPlaced, ShipmentConfirmed, ShippedLine
 from shared.contracts.inventory import DemandRefused, DemandServed
 from shared.contracts.orders import CancelReason, DemandSet, LineEvent
-from shared.service import Applicable, Context, Effect, Refuse, Send
+from shared.service import Applicable, Context, Corrected, Effect, Refuse, Send
 from shared.settings import Settings
 
 SERVICE = service(Settings())
@@ -19,6 +19,10 @@ SERVICE = service(Settings())
 T = TypeVar("T")
 NOON = datetime(2026, 3, 2, 12, tzinfo=UTC)
 ADA = Customer(id="c-1", name="Ada", email="ada@example.org")
+
+
+class BrokenError(AssertionError):
+    """What a transaction broke: (invariant, aggregate, detail)."""
 
 
 class Desk:
@@ -29,6 +33,7 @@ class Desk:
         self.number = 1000
         self.sent: list[Send] = []
         self.refused: list[Refuse] = []
+        self.corrections: list[str] = []
 
     def tell(self, *messages: Applicable) -> list[Message]:
         """One transaction; answers what it published. The n-th message's cause is `<transaction>.<n>`."""
@@ -54,7 +59,12 @@ class Desk:
         effects += SERVICE.decide(state, self.context)
         self.state = state
         self.refused += [effect for effect in effects if isinstance(effect, Refuse)]
-        published = [_send(effect) for effect in effects if not isinstance(effect, Refuse)]
+        self.corrections = [effect.detail for effect in effects if isinstance(effect, Corrected)]
+        published = [_send(effect) for effect in effects if not isinstance(effect, Refuse | Corrected)]
+        told = [send.message for send in published]
+        broken = [(name, *found) for name, check in SERVICE.checks.items() for found in check(state, told, self.context)]
+        if broken:
+            raise BrokenError(broken)
         self.sent += published
         return [send.message for send in published]
 
