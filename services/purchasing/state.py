@@ -22,6 +22,7 @@ class Rows(Generic[K, R]):
         for row in loaded:
             self.put(row)
         self.loaded = dict(self._now)
+        self._corrected: set[K] = set()
 
     def __getitem__(self, key: K) -> R:
         return self._now[key]
@@ -44,6 +45,12 @@ class Rows(Generic[K, R]):
         self._now[key] = row
         self._groups[self._group(row)][key] = None
 
+    def correct(self, row: R) -> None:
+        """Replaces a row as if it had always been so."""
+        self.put(row)
+        self.loaded[self._key(row)] = row
+        self._corrected.add(self._key(row))
+
     def drop(self, row: R) -> None:
         """Removes a row."""
         key = self._key(row)
@@ -51,7 +58,11 @@ class Rows(Generic[K, R]):
 
     def changed(self) -> list[R]:
         """Rows that are new or differ from what was loaded."""
-        return [row for key, row in self._now.items() if self.loaded.get(key) != row]
+        return [row for key, row in self._now.items() if (was := self.loaded.get(key)) is not row and was != row]
+
+    def to_write(self) -> list[R]:
+        """Rows that have changed or been corrected."""
+        return [*self.changed(), *(row for key in self._corrected if (row := self._now.get(key)) is not None and row is self.loaded[key])]
 
     def dropped(self) -> list[K]:
         """Keys of rows that were loaded and are no more."""

@@ -29,7 +29,7 @@ from services.purchasing.timers import SupplyAgain, SupplyOverdue, WindowClosed
 from shared.contracts.inventory import ShortageChanged
 from shared.contracts.purchasing import PurchaseOrderIssued, SupplyChanged
 from shared.contracts.suppliers import GoodsReceived, OfferChanged, PurchaseOrderAcknowledged, ShipmentNotified
-from shared.service import Applicable, Connection, Context
+from shared.service import Applicable, Connection, Context, Repair
 
 Column = list[Any]
 
@@ -37,7 +37,8 @@ Column = list[Any]
 @dataclass(slots=True)
 class Touched:
     """Keys that the messages name. All lines are touched of the orders that are to be issued: planned ones of suppliers whose
-    `windows` close, and those that are taken `whole` as they were issued."""
+    `windows` close, and those that are taken `whole` as they were issued. For `repairs` all lines of the SKUs are, with their
+    orders and receipts; `ill` SKUs are named by one."""
 
     skus: set[str] = field(default_factory=set)
     suppliers: set[str] = field(default_factory=set)
@@ -47,11 +48,13 @@ class Touched:
     lines: set[LineKey] = field(default_factory=set)
     receipts: set[str] = field(default_factory=set)
     acknowledgements: set[tuple[str, str]] = field(default_factory=set)
+    ill: set[str] = field(default_factory=set)
+    repairs: bool = False
 
 
 def touched(messages: Iterable[Applicable]) -> Touched:
     """What these messages are about."""
-    keys = Touched()
+    keys = Touched(repairs=any(isinstance(message, Repair) for message in messages))
     for message in messages:
         match message:
             case ShortageChanged():
@@ -64,8 +67,8 @@ def touched(messages: Iterable[Applicable]) -> Touched:
             case SupplyOverdue():
                 keys.lines.add(message.line_key)
                 keys.orders.add(message.line_key[0])
-            case SupplyAgain() | SupplyChanged() | PurchaseOrderIssued():
-                _add_told(keys, message)
+            case SupplyAgain() | SupplyChanged() | PurchaseOrderIssued() | Repair():
+                _add_own(keys, message)
             case PurchaseOrderAcknowledged() | ShipmentNotified() | GoodsReceived():
                 keys.orders.add(message.purchase_order)
                 keys.lines.update((message.purchase_order, line.line) for line in message.lines)
@@ -77,9 +80,14 @@ def touched(messages: Iterable[Applicable]) -> Touched:
     return keys
 
 
-def _add_told(keys: Touched, message: SupplyAgain | SupplyChanged | PurchaseOrderIssued) -> None:
-    """What the service's own messages are about, when it reads them back."""
+def _add_own(keys: Touched, message: SupplyAgain | SupplyChanged | PurchaseOrderIssued | Repair) -> None:
+    """What the service's own messages are about, when it reads them back; and what is to be repaired."""
     match message:
+        case Repair() if message.aggregate.startswith("sku:"):
+            keys.ill.add(message.key)
+        case Repair():
+            keys.orders.add(message.key)
+            keys.whole.add(message.key)
         case SupplyAgain():
             line, sku = message.line_key
             keys.lines.add(line)
@@ -100,10 +108,14 @@ def _add_told(keys: Touched, message: SupplyAgain | SupplyChanged | PurchaseOrde
 async def load(tx: Connection, messages: Sequence[Applicable]) -> State:
     """Locks and loads what the messages touch, and what planning their SKUs may touch: offers, suppliers, planned orders."""
     keys = touched(messages)
-    lines = _columns(keys.lines, 2)
-    known = await tx.fetch(_SKUS_OF_LINES, *lines, sorted(keys.whole))
-    skus = [_sku(row) for row in await _locked(tx, _ADD_SKUS, keys.skus, _LOCK_SKUS, {row["sku"] for row in known})]
+    known = await tx.fetch(_SKUS_OF_LINES, *_columns(keys.lines, 2), sorted(keys.whole))
+    skus = [_sku(row) for row in await _locked(tx, _ADD_SKUS, keys.skus, _LOCK_SKUS, keys.ill | {row["sku"] for row in known})]
     sku_ids = [sku.sku for sku in skus]
+    if keys.repairs:
+        for purchase_order, line in await tx.fetch(_ALL_LINES, sku_ids):
+            keys.orders.add(purchase_order)
+            keys.lines.add((purchase_order, line))
+    lines = _columns(keys.lines, 2)
     offers = [Offer(**row) for row in await tx.fetch(_OFFERS, sku_ids)]
     planners = {offer.supplier for offer in offers} | keys.windows
     suppliers = [Supplier(**row) for row in await _locked(tx, _ADD_SUPPLIERS, keys.suppliers, _LOCK_SUPPLIERS, planners)]
@@ -117,7 +129,7 @@ async def load(tx: Connection, messages: Sequence[Applicable]) -> State:
         orders=orders,
         lines=[Line(**row) for row in await tx.fetch(_LOCK_LINES, *lines, sku_ids, [order.purchase_order for order in planned], closing)],
         shortfalls=[_shortfall(row) for row in await tx.fetch(_SHORTFALLS, sku_ids)],
-        receipts=[_receipt(row) for row in await tx.fetch(_RECEIPTS, sorted(keys.receipts))],
+        receipts=[_receipt(row) for row in await tx.fetch(_RECEIPTS, sorted(keys.receipts), sorted(keys.orders) if keys.repairs else [])],
         acknowledgements=[Acknowledgement(**row) for row in await tx.fetch(_ACKNOWLEDGEMENTS, *_columns(keys.acknowledgements, 2))],
     )
 
@@ -130,7 +142,7 @@ async def _locked(tx: Connection, add: str, new: set[str], lock: str, known: set
 
 async def save(tx: Connection, state: State, context: Context) -> None:
     """Writes the rows that changed; what refers to others goes after them, and before them when dropped."""
-    await _write(tx, _UPDATE_SKUS, (_sku_values(sku) for sku in state.skus.changed()))
+    await _write(tx, _UPDATE_SKUS, (_sku_values(sku) for sku in state.skus.to_write()))
     await _write(tx, _UPDATE_SUPPLIERS, ((row.supplier, row.next_number) for row in state.suppliers.changed()))
     await _write(
         tx,
@@ -140,7 +152,7 @@ async def save(tx: Connection, state: State, context: Context) -> None:
     await _write(tx, _DELETE_LINES, state.lines.dropped())
     await _write(tx, _DELETE_ORDERS, ((key,) for key in state.orders.dropped()))
     await _write(tx, _UPSERT_ORDERS, (_order_values(order) for order in state.orders.changed()))
-    await _write(tx, _UPSERT_LINES, (_line_values(line) for line in state.lines.changed()))
+    await _write(tx, _UPSERT_LINES, (_line_values(line) for line in state.lines.to_write()))
     await _write(tx, _CLOSE_SHORTFALLS, ((sku, context.now) for sku in state.shortfalls.dropped()))
     await _write(tx, _UPSERT_SHORTFALLS, ((row.sku, row.reason, row.quantity, row.opened_at) for row in state.shortfalls.changed()))
     await _write(tx, _INSERT_RECEIPTS, (_receipt_values(receipt) for receipt in state.receipts.changed()))
@@ -210,6 +222,7 @@ _SKUS_OF_LINES = """
     SELECT sku FROM purchase_line JOIN unnest($1::text[], $2::int[]) AS named (purchase_order, line) USING (purchase_order, line)
     UNION SELECT sku FROM purchase_line WHERE purchase_order = ANY($3)
 """
+_ALL_LINES = "SELECT purchase_order, line FROM purchase_line WHERE sku = ANY($1)"
 _ADD_SKUS = "INSERT INTO sku (sku) SELECT unnest($1::text[]) ON CONFLICT DO NOTHING"
 _LOCK_SKUS = """
     SELECT sku, waiting, needed_by, received_total, shortage_version, committed, attempts, declined_by
@@ -241,7 +254,9 @@ _LOCK_LINES = """
     ORDER BY purchase_order, line FOR UPDATE
 """
 _SHORTFALLS = "SELECT sku, reason, quantity, opened_at FROM exception WHERE sku = ANY($1) AND closed_at IS NULL"
-_RECEIPTS = "SELECT receipt, content, purchase_order, received_at, lines::text FROM receipt WHERE receipt = ANY($1)"
+_RECEIPTS = (
+    "SELECT receipt, content, purchase_order, received_at, lines::text FROM receipt WHERE receipt = ANY($1) OR purchase_order = ANY($2)"
+)
 _ACKNOWLEDGEMENTS = """
     SELECT supplier, acknowledgement, purchase_order, acknowledged_at
     FROM acknowledgement JOIN unnest($1::text[], $2::text[]) AS named (supplier, acknowledgement) USING (supplier, acknowledgement)

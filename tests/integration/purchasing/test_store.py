@@ -209,7 +209,7 @@ async def test_the_number_of_statements_does_not_grow_with_the_batch(pool: Pool)
         async with pool.acquire() as tx, tx.transaction():
             with tx.query_logger(lambda query: seen.append(query.query)):
                 state = await store.load(tx, batch)
-                transact(state, batch, MONDAY, version)
+                transact(state, batch, MONDAY, version, SERVICE)
                 await store.save(tx, state, Context(MONDAY, version, "", "", MONDAY, MONDAY))
         return len(seen)
 

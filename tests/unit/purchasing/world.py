@@ -33,13 +33,21 @@ MONDAY = datetime(2026, 3, 2, 9, 0, tzinfo=UTC)
 SERVICE: Service[State] = service(Settings(consolidation_hours=4, time_zone="Europe/London"))
 
 
-def transact(state: State, messages: Iterable[Applicable], now: datetime, number: int, service: Service[State] = SERVICE) -> list[Effect]:
-    """What the runtime does between load and save."""
+class BrokenError(AssertionError):
+    """What a transaction broke: (invariant, aggregate, detail)."""
+
+
+def transact(state: State, messages: Iterable[Applicable], now: datetime, number: int, service: Service[State]) -> list[Effect]:
+    """What the runtime does between load and save. Raises BrokenError."""
     effects: list[Effect] = []
     for index, message in enumerate(messages):
         context = Context(now, number, f"{number}#{index}", "", now, now)
         effects.extend(service.routes[type(message)].handler(state, message, context))
-    effects.extend(service.decide(state, Context(now, number, "", "", now, now)))
+    context = Context(now, number, "", "", now, now)
+    effects.extend(service.decide(state, context))
+    broken = [(name, *found) for name, check in service.checks.items() for found in check(state, messages_of(effects), context)]
+    if broken:
+        raise BrokenError(broken)
     return effects
 
 
@@ -68,7 +76,7 @@ class World:
     sent: list[Message] = field(default_factory=list)
     ids: "itertools.count[int]" = field(default_factory=itertools.count)
 
-    def apply(self, *messages: Applicable, touching: Iterable[str] = (), service: Service[State] = SERVICE) -> list[Effect]:
+    def apply(self, *messages: Applicable, touching: Iterable[str] = (), service: Service[State] | None = None) -> list[Effect]:
         """One transaction, which also plans the SKUs in `touching`."""
         self.heard += [message for message in messages if isinstance(message, Message)]
         keys = touched(messages)
@@ -81,7 +89,7 @@ class World:
         self.number += 1
         self.state = working_set(**rows_of(self.state))
         self.state.touched.update(dict.fromkeys(touching, "test"))
-        effects = transact(self.state, messages, self.now, self.number, service)
+        effects = transact(self.state, messages, self.now, self.number, service or SERVICE)
         for effect in effects:
             match effect:
                 case Schedule(timer, due):
