@@ -4,7 +4,7 @@ from datetime import timedelta
 from email.utils import parseaddr
 from pathlib import Path
 
-from services.notifier import api, handlers, sender, store
+from services.notifier import api, audit, handlers, invariants, repair, sender, store
 from services.notifier.domain import Policy
 from services.notifier.handlers import DigestDue, MailFailed, MailSent, State
 from shared.contracts.notifier import NoticeKind
@@ -19,7 +19,7 @@ from shared.contracts.orders import (
     OrderAccepted,
 )
 from shared.runtime import run
-from shared.service import Route, Service
+from shared.service import Repair, Route, Service
 from shared.settings import Settings
 
 
@@ -47,9 +47,12 @@ def service(settings: Settings) -> Service[State]:
             DigestDue: Route(handlers.digest_due(policy), lambda timer: f"order:{timer.key}"),
             MailSent: Route(handlers.mail_sent, _mail),
             MailFailed: Route(handlers.mail_failed, _mail),
+            Repair: Route(repair.repair, lambda message: message.aggregate),
         },
         load=store.load,
         save=store.save,
+        checks=invariants.CHECKS,
+        watched=audit.WATCHED,
         migrations=Path(__file__).parent / "migrations",
         api=api.router,
         background=(sender.send_mails,),

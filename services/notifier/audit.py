@@ -1,6 +1,8 @@
 """The notifier's invariants (design.md section 8) as SQL: each check answers the rows that break it."""
 
-CHECKS: dict[str, str] = {
+from shared.service import Watched
+
+ALWAYS: dict[str, str] = {
     "one_notice_per_promise_version": """
         SELECT order_id, line, version, count(*) FROM every_notice WHERE kind IN ('backordered', 'date_changed')
         GROUP BY order_id, line, version HAVING count(*) > 1""",
@@ -15,17 +17,18 @@ CHECKS: dict[str, str] = {
         FROM waiting_notice w JOIN notice n USING (order_id, line)
         WHERE replace(w.kind, 'date_changed', 'backordered') = replace(n.kind, 'date_changed', 'backordered')
             AND (w.version, w.total) <= (n.version, n.total)""",
-    # With no timer due once settled, this says that every due notice was gathered.
+    # A timer is due in its table, or parked. With none due once settled, this says that every due notice was gathered.
     "waiting_notices_have_their_timer": """
         SELECT n.order_id, min(n.due_at) AS due_at, t.due AS timer
         FROM waiting_notice n LEFT JOIN runtime.timer t ON t.kind = 'DigestDue' AND t.key = n.order_id
+        WHERE NOT EXISTS (SELECT FROM runtime.dead_letter WHERE state = 'parked' AND aggregate = 'order:' || order_id)
         GROUP BY n.order_id, t.due HAVING t.due IS NULL OR t.due > min(n.due_at)""",
     "gathering_took_all_that_was_due": """
         SELECT DISTINCT n.order_id, n.line, n.kind, n.version, n.due_at, m.created_at AS mail_written_at
         FROM waiting_notice n JOIN mail m USING (order_id) WHERE n.due_at <= m.created_at AND n.since <= m.created_at""",
     "mails_have_their_notices": """
         SELECT order_id, number, json_array_length(lines) AS told, count(notice.line) FROM mail LEFT JOIN notice USING (order_id, number)
-        GROUP BY order_id, number HAVING count(notice.line) <> greatest(json_array_length(lines), 1)""",
+        GROUP BY order_id, number, json_array_length(lines) HAVING count(notice.line) <> greatest(json_array_length(lines), 1)""",
     "notices_have_their_mail": """
         SELECT order_id, number, line, kind, version FROM notice WHERE (order_id, number) NOT IN (SELECT order_id, number FROM mail)""",
     "promises_are_told_in_order": """
@@ -33,8 +36,16 @@ CHECKS: dict[str, str] = {
             SELECT order_id, line, version, number, lag(version) OVER (PARTITION BY order_id, line ORDER BY number) AS told_before
             FROM notice WHERE kind IN ('backordered', 'date_changed')) told
         WHERE version <= told_before""",
+}
+
+CHECKS: dict[str, str] = {
+    **ALWAYS,
     "mails_sent": "SELECT order_id, number, attempts, next_attempt_at, last_error FROM mail WHERE status = 'queued'",
 }
+"""With what is true once everything has settled."""
+
+WATCHED = (Watched("order", dict.fromkeys(("correspondence", "waiting_notice", "every_notice", "notice", "mail"), "order_id"), ALWAYS),)
+"""What is looked at while the service works: a broken order is quarantined."""
 
 COUNTS: dict[str, str] = {
     "orders": "SELECT count(*) FROM correspondence",

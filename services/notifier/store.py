@@ -13,7 +13,7 @@ from services.notifier.domain import Contact, Correspondence, MailKey, Notice, S
 from services.notifier.handlers import DigestDue, MailFailed, MailSent, State
 from shared.contracts.notifier import NoticedLine, NoticeKind
 from shared.contracts.orders import CancelReason, LineEvent, OrderAccepted
-from shared.service import Applicable, Connection, Context
+from shared.service import Applicable, Connection, Context, Repair
 
 if TYPE_CHECKING:
     import asyncpg
@@ -56,19 +56,22 @@ _NOTICE_COLUMNS = (
 )  # fmt: skip
 
 # The oldest queued mail of each order, so that a later one never overtakes it; in the order in which they were written.
-# A mail whose outcome could not be recorded waits for an operator: it would go out again and again.
+# A mail whose outcome could not be recorded waits for an operator: it would go out again and again. So do those of what is broken.
 _QUEUED = """
 SELECT order_id, number, recipient, subject, body, message_id, created_at FROM mail
 WHERE status = 'queued' AND next_attempt_at <= now()
     AND number = (SELECT min(number) FROM mail AS oldest WHERE oldest.order_id = mail.order_id AND oldest.status = 'queued')
     AND NOT EXISTS (SELECT FROM runtime.dead_letter WHERE aggregate = format('mail:%s/%s', order_id, number) AND state = 'parked')
+    AND NOT EXISTS (SELECT FROM runtime.quarantine WHERE aggregate = 'order:' || order_id AND released_at IS NULL)
 ORDER BY number, order_id LIMIT $1
 """
 
 
 async def load(tx: Connection, messages: Sequence[Applicable]) -> State:
-    """Locks the touched orders, then the touched mails, and loads them. Only news of lines needs what lines were told."""
-    orders: set[str] = set()
+    """Locks the touched orders, then the touched mails, and loads them. Only news of lines, and a repair,
+    need what lines were told."""
+    ill = {message.key for message in messages if isinstance(message, Repair)}
+    orders: set[str] = set(ill)
     lines: set[tuple[str, int]] = set()
     mails: set[MailKey] = set()
     for message in messages:
@@ -86,6 +89,7 @@ async def load(tx: Connection, messages: Sequence[Applicable]) -> State:
     if orders:
         for order, name, email, language, time_zone, waiting in await tx.fetch(_ORDERS, sorted(orders)):
             state.orders[order] = Correspondence(Contact(name, email, language, time_zone), _waiting(waiting))
+    lines |= {(order, line) for order in ill & state.orders.keys() for line in state.orders[order].waiting}
     if lines:
         state.told = await _told(tx, sorted(lines))
     if mails:

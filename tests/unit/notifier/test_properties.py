@@ -112,7 +112,7 @@ def test_any_story(steps):
         cancellations += lines[number].cancelled > before[1]
     for mail in world.passes(WITHOUT_DATE):
         agrees(mail, lines)
-    event(f"{min(len(world.state.mails), 5)} mails")
+    event(f"{min(len(world.mails), 5)} mails")
 
     assert world.timer is None
     assert world.waiting == [], "everything was told or superseded within a day"

@@ -66,7 +66,7 @@ def test_a_date_that_comes_and_goes_does_not_hold_the_notice_longer_than_a_day()
         world.promised(change(3, backordered=3, ship_by=december(10), promise=promise))
         world.passes(7 * MINUTE)
         world.promised(change(3, backordered=3, promise=promise + 1))
-    assert min(mail.created_at for mail in world.state.mails.values()) == NOON + WITHOUT_DATE
+    assert min(mail.created_at for mail in world.mails.values()) == NOON + WITHOUT_DATE
 
 
 def test_held_notices_do_not_leave_with_others_before_their_time():
@@ -147,7 +147,7 @@ def test_nothing_left_to_tell_writes_no_mail():
     assert world.timer == NOON + DIGEST
     world.shipped(change(3, shipped=3, version=2))
     world.passes(DIGEST)
-    assert len(world.state.mails) == 1
+    assert len(world.mails) == 1
     assert world.timer is None
 
 
@@ -200,7 +200,7 @@ def test_a_promise_version_is_told_once_however_often_it_is_heard():
         world.backordered(change(3, backordered=3, ship_by=december(10), promise=1))
         world.promised(change(3, backordered=3, ship_by=december(10), promise=1))
         world.passes(DIGEST)
-    assert len(world.state.mails) == 1
+    assert len(world.mails) == 1
     assert len(world.told) == 1
     assert world.waiting == []
 

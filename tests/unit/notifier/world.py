@@ -4,7 +4,7 @@ from collections.abc import Iterable
 from datetime import UTC, date, datetime, timedelta
 from typing import Any
 
-from services.notifier.domain import Mail, Notice, Policy, Sending, ToldOfLine
+from services.notifier.domain import Mail, MailKey, Notice, Policy, Sending, ToldOfLine
 from services.notifier.handlers import (
     DigestDue,
     MailFailed,
@@ -16,6 +16,7 @@ from services.notifier.handlers import (
     mail_sent,
     order_accepted,
 )
+from services.notifier.invariants import CHECKS
 from shared.contracts.base import Currency
 from shared.contracts.commerce import Customer
 from shared.contracts.notifier import NoticedLine, NoticeKind
@@ -31,7 +32,7 @@ from shared.contracts.orders import (
     LineShipped,
     OrderAccepted,
 )
-from shared.service import Context, Effect, Schedule, Send, Unschedule
+from shared.service import Context, Corrected, Effect, Schedule, Send, Unschedule
 
 NOON = datetime(2026, 12, 4, 12, 0, tzinfo=UTC)
 DIGEST = timedelta(minutes=15)
@@ -64,6 +65,10 @@ def change(quantity: int, *, line: int = 1, version: int = 1, ship_by: date | No
     )  # fmt: skip
 
 
+class BrokenError(AssertionError):
+    """What a transaction broke: (invariant, aggregate, detail)."""
+
+
 class World:
     """One order's notices, its timer and its mails."""
 
@@ -72,22 +77,39 @@ class World:
         self.state = State()
         self.timer: datetime | None = None
         self.sends: list[Send] = []
+        self.corrections: list[str] = []
+        self.mails: dict[MailKey, Mail] = {}
         self._run(order_accepted(self.state, accepted(order, **customer), self.context()))
 
     def context(self) -> Context:
         return Context(now=self.now, number=self.number, cause="cause", actor="", time=self.now, appended=self.now)
 
     def _run(self, effects: Iterable[Effect]) -> None:
+        """The rest of a transaction that the handler began. Raises BrokenError."""
+        effects = list(effects)
+        sends = [effect for effect in effects if isinstance(effect, Send)]
+        told = [send.message for send in sends]
+        broken = [(name, *found) for name, check in CHECKS.items() for found in check(self.state, told, self.context())]
+        if broken:
+            raise BrokenError(broken)
+        self.sends += sends
+        self.corrections = [effect.detail for effect in effects if isinstance(effect, Corrected)]
         for effect in effects:
             match effect:
                 case Schedule(DigestDue(), due):
                     self.timer = due
                 case Unschedule(DigestDue()):
                     self.timer = None
-                case Send():
-                    self.sends.append(effect)
+                case Send() | Corrected():
+                    pass
                 case _:
                     raise AssertionError(effect)
+        self.state = self._kept()
+
+    def _kept(self) -> State:
+        """What the next transaction finds: all of it, and nothing changed."""
+        self.mails |= self.state.mails
+        return State(orders=dict(self.state.orders), told=dict(self.state.told), sendings=dict(self.state.sendings))
 
     def event(self, message: LineEvent) -> None:
         self._run(line_event(POLICY, KINDS[type(message)])(self.state, message, self.context()))
@@ -109,12 +131,12 @@ class World:
 
     def passes(self, time: timedelta) -> list[Mail]:
         """Lets time pass and the timer fire when it is due; the mails that were written."""
-        end, before = self.now + time, set(self.state.mails)
+        end, before = self.now + time, set(self.mails)
         while self.timer is not None and self.timer <= end:
             self.now, self.timer, self.number = max(self.now, self.timer), None, self.number + 1
             self._run(digest_due(POLICY)(self.state, DigestDue(key=self.order), self.context()))
         self.now = end
-        written = [mail for key, mail in self.state.mails.items() if key not in before]
+        written = [mail for key, mail in self.mails.items() if key not in before]
         for mail in written:
             lines = tuple(NoticedLine(line=n.line, kind=n.kind, promise_version=n.version) for n in mail.notices)
             self.state.sendings[mail.key] = Sending(mail.key, mail.mail_id, lines)
@@ -135,7 +157,7 @@ class World:
     @property
     def told(self) -> list[Notice]:
         """What went into mails."""
-        return [notice for mail in self.state.mails.values() for notice in mail.notices]
+        return [notice for mail in self.mails.values() for notice in mail.notices]
 
     def told_of(self, line: int) -> ToldOfLine:
         """What the customer was last told of a line."""
