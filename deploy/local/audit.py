@@ -49,7 +49,7 @@ class Audit:
 
 
 Parked = frozenset[tuple[str, Any]]
-"""What parked messages are about, as (column, value): rows about it are left out, the parked messages are listed instead."""
+"""What parked messages are about, or is quarantined, as (column, value): rows about it are left out, and it is listed itself."""
 
 _AGGREGATES = {"order": "order_id", "sku": "sku", "purchase_order": "purchase_order", "supplier": "supplier"}
 """Kind of an aggregate, and field of a message → the column that names it in tables."""
@@ -62,6 +62,9 @@ _HISTORY: dict[str, dict[str, tuple[str, Callable[[Sequence[Any]], Iterable[Mapp
     "inventory": {"first come, first served, at every commit": (ENTRIES, unfair)}
 }
 """Service → name of a check that needs more than SQL → the rows it goes through, and the function that finds those which violate it."""
+_QUARANTINED = (
+    "SELECT aggregate, invariant, detail, since, right_until, number, message FROM runtime.quarantine WHERE released_at IS NULL ORDER BY id"
+)
 _REFUSED = "SELECT count(*) FROM runtime.dead_letter WHERE state = 'refused'"
 
 
@@ -70,6 +73,7 @@ class _Reading:
     """One service's database at one moment."""
 
     parked: list[Mapping[str, Any]]
+    quarantined: list[Mapping[str, Any]]
     refused: int
     counts: dict[str, int]
     checked: dict[str, int]
@@ -93,6 +97,7 @@ async def audit(settings: Settings, wait: float | None = None, today: date | Non
     checks = {
         **({} if wait is None else {"everything has settled": _settled_check(under_way)}),
         "nothing is parked": _parked_check(readings),
+        "nothing is quarantined": _quarantined_check(readings),
         "refused messages": Check(sum(reading.refused for reading in readings.values()), []),
         **_own_checks(readings, parked),
         **_cross_checks(readings, parked, settled=not under_way, today=today),
@@ -108,6 +113,7 @@ async def _read(settings: Settings, name: str, today: date) -> _Reading:
         history = {title: (await tx.fetch(sql), check) for title, (sql, check) in _HISTORY.get(name, {}).items()}
         return _Reading(
             parked=await tx.fetch(_PARKED),
+            quarantined=await tx.fetch(_QUARANTINED),
             refused=int(await tx.fetchval(_REFUSED)),
             checked=await _checked(tx, module.CHECKS) | {title: len(rows) for title, (rows, _) in history.items()},
             counts={title: int(await tx.fetchval(sql)) for title, sql in module.COUNTS.items()},
@@ -148,6 +154,11 @@ def _parked_check(readings: Mapping[str, _Reading]) -> Check:
     return Check(len(letters), [_violation((name, row, "replayed or discarded by an operator")) for name, row in found])
 
 
+def _quarantined_check(readings: Mapping[str, _Reading]) -> Check:
+    found = [(name, dict(row), "repaired by an operator") for name, reading in readings.items() for row in reading.quarantined]
+    return Check(len(found), [_violation(each) for each in found])
+
+
 def _own_checks(readings: Mapping[str, _Reading], parked: Parked) -> dict[str, Check]:
     return {
         f"{name}: {title}": Check(
@@ -183,15 +194,15 @@ def _violation(found: Found) -> JsonObject:
 
 
 def _parked(readings: Iterable[_Reading]) -> Parked:
-    return frozenset(about for reading in readings for letter in reading.parked for about in _about(letter))
+    return frozenset(about for reading in readings for held in (*reading.parked, *reading.quarantined) for about in _about(held))
 
 
-def _about(letter: Mapping[str, Any]) -> Iterable[tuple[str, Any]]:
-    """What a parked message is about: its aggregate, and the order, SKU or purchase order that it names."""
-    kind, _, key = letter["aggregate"].partition(":")
+def _about(held: Mapping[str, Any]) -> Iterable[tuple[str, Any]]:
+    """What is quarantined, or a parked message is about: its aggregate, and the order, SKU or purchase order that it names."""
+    kind, _, key = held["aggregate"].partition(":")
     if kind in _AGGREGATES:
         yield _AGGREGATES[kind], key
-    content = orjson.loads(letter["body"] or b"null")
+    content = orjson.loads(held.get("body") or b"null")
     items: Sequence[Any] = content.get("items", [content]) if isinstance(content, dict) else []
     for item in items:
         for field, column in _AGGREGATES.items():

@@ -28,7 +28,8 @@ _STANDS = """
     SELECT (SELECT coalesce(jsonb_agg(jsonb_build_array(topic, partition, next)), '[]') FROM runtime.partition) AS stands,
            (SELECT count(*) FROM runtime.outbox) AS outbox,
            (SELECT count(*) FROM runtime.timer WHERE due <= $1) AS timers,
-           (SELECT count(*) FROM runtime.dead_letter_request WHERE done_at IS NULL) AS requests,
+           (SELECT count(*) FROM runtime.dead_letter_request WHERE done_at IS NULL)
+             + (SELECT count(*) FROM runtime.repair WHERE done_at IS NULL) AS requests,
            {mails} AS mails
 """
 """One statement, so that all of it is of one moment: what leaves one of these numbers enters another."""

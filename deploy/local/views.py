@@ -33,6 +33,14 @@ _BUYING = """
     FROM purchase_order JOIN purchase_line USING (purchase_order) WHERE ordered > declined + closed_short + received"""
 _DEAD = """
     SELECT count(*) FILTER (WHERE state = 'parked') AS parked, count(*) FILTER (WHERE state = 'refused') AS refused FROM runtime.dead_letter"""
+_BROKEN = """
+    SELECT aggregate, since, invariant, detail, right_until, number, message, released_at,
+           (SELECT count(*) FROM runtime.dead_letter WHERE state = 'parked' AND waits_for = q.aggregate AND q.released_at IS NULL) AS waiting
+    FROM runtime.quarantine AS q WHERE aggregate = coalesce($1, aggregate) ORDER BY id"""
+_WAITING = """
+    SELECT id, aggregate, type, message_id, at FROM runtime.dead_letter WHERE state = 'parked' AND waits_for = $1 ORDER BY id"""
+_REPAIRS = """
+    SELECT requested_at, actor, reason, dry_run, done_at, repaired, result FROM runtime.repair WHERE aggregate = $1 ORDER BY id"""
 _QUEUE = """
     SELECT order_id AS order, line, wanted - served - refused AS waiting, wanted, served, queued_at, ordered_at, ship_by
     FROM demand WHERE sku = $1 AND wanted > served + refused ORDER BY queue_class, queued_at, order_id, line"""
@@ -55,7 +63,7 @@ _LETTER = 'id, state, reason, detail, aggregate, type, source, message_id, actor
 
 
 async def overview(settings: Settings) -> JsonObject:
-    """Lines by state, who waits longest, what is bought, what is under way, and what could not be applied."""
+    """Lines by state, who waits longest, what is bought, what is under way, what could not be applied, and what is broken."""
     under_way = await settled(settings)
     async with snapshot(settings, "orders") as tx:
         counts = await _one(tx, _LINES)
@@ -65,6 +73,7 @@ async def overview(settings: Settings) -> JsonObject:
     async with snapshot(settings, "notifier") as tx:
         mails = {row["status"]: row["count"] for row in await tx.fetch("SELECT status, count(*) FROM mail GROUP BY status")}
     dead = await asyncio.gather(*(_dead(settings, name) for name in SERVICES))
+    broken = await quarantine(settings, SERVICES, released=False)
     return {
         **{name: counts[name] for name in ("orders", "lines", "units")},
         "by_state": {name: {"lines": counts[f"{name}_lines"], "units": counts[f"{name}_units"]} for name in _STATES},
@@ -74,6 +83,7 @@ async def overview(settings: Settings) -> JsonObject:
         "settled": not under_way,
         "under_way": {name: asdict(waiting) for name, waiting in under_way.services.items() if waiting},
         "dead_letters": dict(zip(SERVICES, dead, strict=True)),
+        "quarantined": {each["id"]: each["invariant"] for each in broken},
     }
 
 
@@ -133,6 +143,32 @@ async def dead_letter(settings: Settings, service: str, number: int) -> JsonObje
         raise UserError(f"there is no dead letter {service}/{number}")
     body = None if row["body"] is None else bytes(row["body"]).decode(errors="replace")
     return {**_letter(service, row), "headers": dict(orjson.loads(row["headers"])), "body": body}
+
+
+async def quarantine(settings: Settings, services: tuple[str, ...], *, released: bool) -> list[JsonObject]:
+    """What breaks an invariant, one entry for each that it breaks; with `released` also what was repaired since."""
+    found: list[JsonObject] = []
+    for name in services:
+        async with connected(settings, name) as connection:
+            found += [_broken(name, row) for row in await connection.fetch(_BROKEN, None)]
+    return [each for each in found if released or each["released_at"] is None]
+
+
+async def quarantined(settings: Settings, service: str, aggregate: str) -> JsonObject:
+    """All that was ever found broken of an aggregate, which messages wait for its repair, and every repair that was asked for."""
+    async with snapshot(settings, service) as tx:
+        findings = [_broken(service, row) for row in await tx.fetch(_BROKEN, aggregate)]
+        waiting = await _all(tx, _WAITING, aggregate)
+        repairs = await _all(tx, _REPAIRS, aggregate)
+    if not (findings or repairs):
+        raise UserError(f"nothing was ever wrong with {service}/{aggregate}")
+    letters = [{"dead_letter": f"{service}/{letter.pop('id')}", **letter} for letter in waiting]
+    return {"findings": findings, "waiting": letters, "repairs": repairs}
+
+
+def _broken(service: str, row: Mapping[str, Any]) -> JsonObject:
+    found = dict(row)
+    return {"id": f"{service}/{found.pop('aggregate')}", **found}
 
 
 def _letter(service: str, row: Mapping[str, Any]) -> JsonObject:

@@ -7,10 +7,10 @@ from typing import Final
 import typer
 
 from deploy.chaos import command as chaos
-from deploy.local.cli import auditing, dead_letters, demo, publishing, replay, running, simulate, watching
+from deploy.local.cli import auditing, dead_letters, demo, publishing, quarantine, replay, running, simulate, watching
 from deploy.local.errors import UserError
 
-_MODULES: Final = (demo, replay, running, simulate, publishing, watching, dead_letters, auditing, chaos)
+_MODULES: Final = (demo, replay, running, simulate, publishing, watching, dead_letters, quarantine, auditing, chaos)
 
 app = typer.Typer(
     name="backorder",

@@ -1,13 +1,12 @@
 """Commands about what could not be applied: look at it, have it applied after all, or drop it."""
 
-import asyncio
 import getpass
-from time import monotonic
 from typing import Annotated, Literal
 
 import typer
 
 from deploy.local import views
+from deploy.local.cli import wishes
 from deploy.local.cli.output import answer, moment, say, show
 from deploy.local.cli.running import HERE, HomeOption, JsonOption, settings_of
 from deploy.local.databases import connected
@@ -17,11 +16,7 @@ from deploy.local.sync import wait_for
 from shared import dead_letters
 from shared.settings import SERVICES, Settings
 
-ANSWER_SECONDS = 10.0
-"""A running service settles an operator's request within a fraction of a second."""
-
 LetterArgument = Annotated[str, typer.Argument(metavar="ID", help="As `list` names it: orders/12.")]
-ActorOption = Annotated[str, typer.Option("--actor", help="Who decides so; kept with the decision.", show_default="you")]
 
 
 def register(app: typer.Typer) -> None:
@@ -44,7 +39,7 @@ def list_letters(
 ) -> None:
     """List what could not be applied, with the reason."""
     settings = settings_of(Home(home))
-    found = wait_for(views.dead_letters(settings, SERVICES if service is None else (_known(service),), closed=closed))
+    found = wait_for(views.dead_letters(settings, SERVICES if service is None else (wishes.known(service),), closed=closed))
     if json:
         answer(found)
         return
@@ -73,12 +68,12 @@ def show_letter(letter: LetterArgument, home: HomeOption = HERE, json: JsonOptio
         say(f"{name}: {value}")
 
 
-def replay(letter: LetterArgument, actor: ActorOption = "", home: HomeOption = HERE, json: JsonOption = False) -> None:
+def replay(letter: LetterArgument, actor: wishes.ActorOption = "", home: HomeOption = HERE, json: JsonOption = False) -> None:
     """Have a dead letter applied now, and whatever is parked behind it."""
     _decide(settings_of(Home(home)), letter, "replay", actor, json=json)
 
 
-def discard(letter: LetterArgument, actor: ActorOption = "", home: HomeOption = HERE, json: JsonOption = False) -> None:
+def discard(letter: LetterArgument, actor: wishes.ActorOption = "", home: HomeOption = HERE, json: JsonOption = False) -> None:
     """Drop a dead letter; what is parked behind it is applied."""
     _decide(settings_of(Home(home)), letter, "discard", actor, json=json)
 
@@ -97,25 +92,13 @@ def _decide(settings: Settings, letter: str, action: Literal["replay", "discard"
 async def _ask(settings: Settings, service: str, number: int, action: Literal["replay", "discard"], actor: str) -> str:
     """Records the wish and waits until the service has settled it; answers its words."""
     await views.dead_letter(settings, service, number)
-    deadline = monotonic() + ANSWER_SECONDS
     async with connected(settings, service) as connection:
         request = await dead_letters.request(connection, number, action, actor)
-        while monotonic() < deadline:
-            result = await connection.fetchval("SELECT result FROM runtime.dead_letter_request WHERE id = $1", request)
-            if result is not None:
-                return str(result)
-            await asyncio.sleep(0.1)
-    raise UserError(f"the service {service} has not answered within {ANSWER_SECONDS:.0f} s; it will see to the request as soon as it runs")
+        return str((await wishes.settled(connection, service, "runtime.dead_letter_request", request))["result"])
 
 
 def _parsed(letter: str) -> tuple[str, int]:
     service, _, number = letter.partition("/")
     if not number.isdecimal():
         raise UserError(f"{letter!r} is no dead letter: expected service/number, as in orders/12")
-    return _known(service), int(number)
-
-
-def _known(service: str) -> str:
-    if service not in SERVICES:
-        raise UserError(f"there is no service {service!r}; there are {', '.join(SERVICES)}")
-    return service
+    return wishes.known(service), int(number)

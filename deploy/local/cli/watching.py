@@ -28,7 +28,7 @@ def register(app: typer.Typer) -> None:
 
 
 def overview(home: HomeOption = HERE, json: JsonOption = False) -> None:
-    """Show the system at a glance: lines by state, who waits longest, what is bought, what is under way, dead letters."""
+    """Show the system at a glance: lines by state, who waits longest, what is bought, what is under way, dead letters, what is broken."""
     settings = settings_of(Home(home))
     found = wait_for(views.overview(settings))
     if json:
@@ -53,6 +53,8 @@ def overview(home: HomeOption = HERE, json: JsonOption = False) -> None:
         "Dead letters: "
         + (", ".join(f"{name} {part['parked']} parked, {part['refused']} refused" for name, part in dead.items()) or "none")
     )
+    for name, invariant in found["quarantined"].items():
+        say(f"Quarantined: {name}, which breaks: {invariant}")
 
 
 def order(

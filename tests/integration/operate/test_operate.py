@@ -6,11 +6,12 @@ from importlib import import_module
 
 import asyncpg
 import pytest
+from typer.testing import CliRunner
 
 from deploy.local import system, views
 from deploy.local.agreement import AGREEMENTS, SUMS
 from deploy.local.audit import audit
-from deploy.local.cli import dead_letters
+from deploy.local.cli import app, dead_letters, quarantine, wishes
 from deploy.local.errors import UserError
 from deploy.local.publisher import Publication, Publisher
 from deploy.local.settled import declared, settled, wait_settled
@@ -22,6 +23,11 @@ from shared.transaction import Transactions
 from tests.contract.examples import AT, ORDER
 
 TODAY = date(2025, 1, 2)
+
+
+@pytest.fixture(autouse=True)
+def impatient(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(wishes, "ANSWER_SECONDS", 0.3)
 
 
 @pytest.fixture
@@ -99,6 +105,68 @@ async def test_what_is_parked_is_named_and_its_consequences_are_not(at_rest: Set
     assert [violation["row"]["dead_letter"] for violation in outcome.violations()] == ["orders/1", "purchasing/1"]
 
 
+async def broken(settings: Settings, service: str, aggregate: str) -> None:
+    await run(
+        settings, service,
+        "INSERT INTO runtime.quarantine (aggregate, invariant, detail, since, right_until, number, message)"
+        " VALUES ($1, 'it adds up', 'on_hand = 3, ledger = 4', $2, 7, 9, 'm-1')",
+        aggregate, AT,
+    )  # fmt: skip
+
+
+async def test_what_is_quarantined_is_named_and_its_consequences_are_not(at_rest: Settings) -> None:
+    await claim(at_rest, "17", 3)
+    await broken(at_rest, "inventory", "sku:17")
+    await broken(at_rest, "orders", "order:A-1")
+    outcome = await audit(at_rest, today=TODAY)
+    assert {violation["check"] for violation in outcome.violations()} == {"nothing is quarantined"}
+    assert [(each["service"], each["row"]["aggregate"], each["row"]["message"]) for each in outcome.violations()] == [
+        ("orders", "order:A-1", "m-1"), ("inventory", "sku:17", "m-1"),
+    ]  # fmt: skip
+    assert (await views.overview(at_rest))["quarantined"] == {"orders/order:A-1": "it adds up", "inventory/sku:17": "it adds up"}
+
+
+async def test_what_is_quarantined_is_shown_with_what_waits_and_who_wished_what(at_rest: Settings) -> None:
+    await broken(at_rest, "inventory", "sku:17")
+    await broken(at_rest, "inventory", "sku:18")
+    await park(at_rest, "inventory", "line:A-1/1", b"{}")
+    await run(at_rest, "inventory", "UPDATE runtime.dead_letter SET waits_for = 'sku:17'")
+    await run(at_rest, "inventory", "UPDATE runtime.quarantine SET released_at = $1 WHERE aggregate = 'sku:18'", AT)
+    assert [(each["id"], each["waiting"]) for each in await views.quarantine(at_rest, SERVICES, released=False)] == [
+        ("inventory/sku:17", 1)
+    ]
+    assert len(await views.quarantine(at_rest, ("inventory",), released=True)) == 2
+    with pytest.raises(UserError, match="as soon as it runs"):
+        await quarantine._ask(at_rest, "inventory", "sku:17", "ann", "the count was wrong", dry_run=False)
+    assert (await settled(at_rest)).services["inventory"].requests == 1
+    shown = await views.quarantined(at_rest, "inventory", "sku:17")
+    assert [(each["number"], each["message"]) for each in shown["findings"]] == [(9, "m-1")]
+    assert [(each["dead_letter"], each["aggregate"]) for each in shown["waiting"]] == [("inventory/1", "line:A-1/1")]
+    assert [(each["actor"], each["reason"], each["repaired"]) for each in shown["repairs"]] == [("ann", "the count was wrong", None)]
+    with pytest.raises(UserError, match="nothing was ever wrong with orders/order:A-1"):
+        await views.quarantined(at_rest, "orders", "order:A-1")
+
+
+@pytest.mark.parametrize(
+    ("arguments", "words"),
+    [
+        (("repair", "inventory/sku:17"), "--why"),
+        (("repair", "inventory/sku:17", "--why", " "), "say why"),
+        (("repair", "sku:17", "--why", "w"), "expected service/kind:key"),
+        (("show", "inventory/17"), "expected service/kind:key"),
+        (("show", "warehouse/sku:17"), "there is no service 'warehouse'"),
+        (("list", "--service", "warehouse"), "there is no service 'warehouse'"),
+    ],
+)
+def test_a_wish_that_cannot_be_is_one_clear_line(
+    at_rest: Settings, monkeypatch: pytest.MonkeyPatch, arguments: tuple[str, ...], words: str
+) -> None:
+    monkeypatch.setattr(quarantine, "settings_of", lambda _: at_rest)
+    result = CliRunner().invoke(app, ["quarantine", *arguments])
+    assert result.exit_code != 0
+    assert words in (str(result.exception) + result.output)
+
+
 async def test_only_what_has_a_version_is_compared_while_messages_are_under_way(at_rest: Settings) -> None:
     await claim(at_rest, "17", 3)
     async with Publisher(at_rest) as publisher:
@@ -166,8 +234,7 @@ async def test_a_queue_shows_who_waits_in_order(at_rest: Settings) -> None:
     assert [(row["order"], row["waiting"], row["ship_by"]) for row in found["queue"]] == [("A-1", 1, None), ("A-2", 3, date(2025, 1, 1))]
 
 
-async def test_a_wish_stays_when_no_service_runs_to_grant_it(at_rest: Settings, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(dead_letters, "ANSWER_SECONDS", 0.3)
+async def test_a_wish_stays_when_no_service_runs_to_grant_it(at_rest: Settings) -> None:
     await park(at_rest, "orders", "order:A-1", ORDER.model_dump_json().encode())
     with pytest.raises(UserError, match="as soon as it runs"):
         await dead_letters._ask(at_rest, "orders", 1, "replay", "ann")
