@@ -60,7 +60,9 @@ async def inspect(tx: Connection, service: Service[Any], aggregate: str) -> list
 
 
 async def quarantine_broken(tx: Connection, service: Service[Any], aggregate: str, clock: Clock) -> bool:
-    """Quarantines an aggregate, which the caller has locked, if its tables are broken; answers whether it is quarantined now."""
+    """Quarantines an aggregate if its tables are broken, looked at under its lock: it may have been repaired meanwhile. Answers whether
+    it is quarantined now."""
+    await service.load(tx, [Repair(aggregate=aggregate, actor="", reason="")])
     ill = await quarantine.aggregates(tx)
     if aggregate in ill:
         return True
@@ -115,7 +117,8 @@ class Rounds:
             metrics.INVARIANTS_CHECKED.labels(invariant).inc()
             found = {f"{watched.kind}:{row[column]}" for row in rows}
             for aggregate in sorted(found - await quarantine.aggregates(self._pool)):
-                await self._quarantine(aggregate)
+                async with self._pool.acquire() as tx, tx.transaction():
+                    await quarantine_broken(tx, self._service, aggregate, self._clock)
             took = perf_counter() - started
             slowest = max(slowest, took)
             await asyncio.sleep(took / DUTY)
@@ -146,12 +149,6 @@ class Rounds:
             key, self._keys[watched.kind] - 1,
         )  # fmt: skip
         return last
-
-    async def _quarantine(self, aggregate: str) -> None:
-        """Looks again under the aggregate's lock: it may have been repaired meanwhile."""
-        async with self._pool.acquire() as tx, tx.transaction():
-            await self._service.load(tx, [Repair(aggregate=aggregate, actor="", reason="")])
-            await quarantine_broken(tx, self._service, aggregate, self._clock)
 
 
 def _of_some(watched: Watched, sql: str, where: str) -> str:

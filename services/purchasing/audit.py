@@ -57,7 +57,7 @@ OF_ORDERS: dict[str, str] = {
 CHECKS: dict[str, str] = OF_SKUS | OF_ORDERS
 
 WATCHED = (
-    Watched("sku", dict.fromkeys(("sku", "purchase_line", "exception"), "sku"), OF_SKUS),
+    Watched("sku", dict.fromkeys(("sku", "purchase_line", "exception"), "sku"), OF_SKUS, sliced=False),  # no index for it: rarely asked
     Watched("purchase_order", dict.fromkeys(("purchase_order", "purchase_line", "receipt"), "purchase_order"), OF_ORDERS),
 )
 """The same, looked at while the service works: a broken SKU or purchase order is quarantined."""
