@@ -14,6 +14,8 @@ from shared.contracts.system import SYSTEM_CLOCK, ClockSet
 from shared.settings import ClockSource, Settings
 
 _PAUSE_SECONDS = 1.0
+_LOOK_BACK = 1_000
+"""Records among which the latest setting is looked for: the last ones may be no settings."""
 
 log = structlog.get_logger()
 
@@ -60,19 +62,21 @@ class TopicClock:
                 await asyncio.sleep(_PAUSE_SECONDS)
 
     async def _read(self) -> None:
-        """What is no setting leaves the clock as it is."""
+        """What is no setting leaves the clock as it is, and so does what was said before the latest."""
         consumer = AIOKafkaConsumer(bootstrap_servers=self._brokers, enable_auto_commit=False, fetch_max_wait_ms=500)
+        latest: ClockSet | None = None
         try:
             await consumer.start()
             consumer.assign([self._partition])
             end = (await consumer.end_offsets([self._partition]))[self._partition]
-            consumer.seek(self._partition, max(0, end - 1))
+            consumer.seek(self._partition, max(0, end - _LOOK_BACK))
             async for record in consumer:
                 try:
-                    self._setting = ClockSet.model_validate_json(record.value or b"")
+                    latest = ClockSet.model_validate_json(record.value or b"")
                 except ValidationError as error:
-                    log.warning("not a clock setting", offset=record.offset, error=str(error))
-                else:
+                    log.warning("not a clock setting", offset=record.offset, errors=error.error_count())
+                if latest is not None and record.offset >= end - 1:
+                    self._setting = latest
                     self.known.set()
         finally:
             await consumer.stop()

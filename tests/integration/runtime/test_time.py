@@ -127,6 +127,19 @@ async def test_business_time_runs_at_its_rate_and_nonsense_does_not_stop_it(sett
             assert runtime.now() > tomorrow
 
 
+async def test_what_was_said_last_may_be_no_setting(settings: Settings) -> None:
+    """A service that starts then would else wait for the next one."""
+    settings = settings.model_copy(update={"clock": ClockSource.TOPIC})
+    await toy.prepare(settings)
+    async with driver(settings) as clock:
+        await clock.set(toy.DAY - timedelta(days=1))
+        await clock.set(toy.DAY)
+        await clock.say(b"half past nine")
+        async with toy.running(settings) as runtime:
+            await eventually(lambda: ready(runtime))
+            assert runtime.now() == toy.DAY
+
+
 async def test_a_clock_whose_consumer_breaks_is_read_anew(settings: Settings, monkeypatch: pytest.MonkeyPatch) -> None:
     """Else it would stand for ever, and nothing would be due any more."""
     settings = settings.model_copy(update={"clock": ClockSource.TOPIC})
