@@ -5,7 +5,7 @@ from typing import Any
 from pydantic import TypeAdapter
 
 from shared.contracts import REGISTRY
-from shared.contracts.base import ListedMessage, MessageType
+from shared.contracts.base import MAX_ITEMS, ListedMessage, MessageType
 from shared.service import Service
 
 _HEADERS = {
@@ -28,7 +28,8 @@ def schema(contract: MessageType) -> dict[str, Any]:
     if issubclass(contract, ListedMessage):
         item = contract.model_json_schema()
         definitions = item.pop("$defs", {})
-        whole = {"type": "object", "required": ["items"], "properties": {"items": {"type": "array", "items": item}}}
+        items = {"type": "array", "items": item, "maxItems": MAX_ITEMS}
+        whole = {"type": "object", "required": ["items"], "properties": {"items": items}}
         return {**whole, "$defs": definitions} if definitions else whole
     return TypeAdapter(contract).json_schema(mode="validation")
 

@@ -25,6 +25,8 @@ MAX_POLLED = 4 * 1024 * 1024
 
 _GZIP, _SNAPPY, _LZ4, _ZSTD = 1, 2, 3, 4
 _CODEC_MASK = 0x07
+_FULL = "buffer"
+"""What every codec speaks of when there is no more room."""
 _XERIAL = b"\x82SNAPPY\x00"
 _LENGTH_AT, _ATTRIBUTES_AT, _HEAD = 8, 21, 61
 _BEFORE_LENGTH = 12
@@ -111,7 +113,8 @@ class _Batch:
 
     def _unreadable(self, error: str) -> Unreadable:
         first, last = self._batch.base_offset, self._batch.next_offset - 1
-        said = f"the batch of offsets {first} to {last} cannot be unpacked to at most {MAX_UNPACKED} bytes ({error}); send less at once"
+        why = f"unpacks to more than {MAX_UNPACKED} bytes; send less at once" if _FULL in error else f"cannot be unpacked: {error}"
+        said = f"the batch of offsets {first} to {last} {why}"
         return Unreadable(last, self._batch.max_timestamp, self._batch.timestamp_type, (("unreadable", said),))
 
 

@@ -11,6 +11,7 @@ import uuid
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
+from operator import itemgetter
 from typing import Annotated, Any, NamedTuple
 
 import uuid_utils
@@ -217,7 +218,7 @@ def read(record: ConsumerRecord[Any, Any], topic: str) -> Delivery:
     type_, source, id_, actor = (attributes.get(name, "").replace("\x00", "?") for name in ("type", "source", "id", "actor"))
     # A header may be as long as its record: what we index is bounded.
     if flaw is None and max(len(type_), len(source), len(id_), len(actor)) > MAX_ATTRIBUTE:
-        flaw = Flaw("bad_header", f"ce_type, ce_source, ce_id and ce_actor may have at most {MAX_ATTRIBUTE} characters")
+        flaw = Flaw("bad_header", _too_long({"ce_type": type_, "ce_source": source, "ce_id": id_, "ce_actor": actor}))
     headers = _readable_headers(record) if flaw or source[: len(OUR_SOURCE)] != OUR_SOURCE else ()
     envelope = Envelope(type_[:MAX_ATTRIBUTE], source[:MAX_ATTRIBUTE], "" if flaw else id_, time, appended, actor[:MAX_ATTRIBUTE], headers)
     messages: tuple[tuple[int, Message], ...] = ()
@@ -245,6 +246,11 @@ def decode(type_: str, topic: str, body: bytes) -> tuple[tuple[tuple[int, Messag
         return (), ((0, _invalid(error, body)),)
 
 
+def _too_long(attributes: Mapping[str, str]) -> str:
+    name, length = max(((name, len(text)) for name, text in attributes.items()), key=itemgetter(1))
+    return f"{name} may have at most {MAX_ATTRIBUTE} characters (found {length})"
+
+
 def _too_large(body: bytes) -> str:
     return f"the message has {len(body)} bytes, the limit is {MAX_MESSAGE_BYTES}: send less at once"
 
@@ -254,7 +260,7 @@ def _missing(attributes: Mapping[str, str], body: bytes | None) -> Flaw | None:
     if missing:
         return Flaw("missing_attribute", f"missing CloudEvents attributes: {', '.join(missing)} (in structured mode without the ce_)")
     if attributes["specversion"] != "1.0":
-        return Flaw("unknown_version", f"CloudEvents specversion {shown(attributes['specversion'])} is not known; send '1.0'")
+        return Flaw("unknown_version", f"ce_specversion {shown(attributes['specversion'])} is not known; send '1.0'")
     if not body:
         return Flaw("no_data", "the record has no value; a message carries its data as JSON")
     return None

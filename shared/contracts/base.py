@@ -17,7 +17,7 @@ from pydantic_extra_types.currency_code import ISO4217
 JsonObject = dict[str, Any]
 
 # Whatever a contract lets through can be stored and calculated with: these bounds lie well within those of the columns
-# (tests/contract/test_ranges.py), of Python's dates in any time zone, and of JSON readers that know doubles only.
+# (tests/fuzz sends what lies at their edges), of Python's dates in any time zone, and of JSON readers that know doubles only.
 MAX_QUANTITY = 1_000_000
 MAX_LINES = 1_000
 MAX_ITEMS = 1_000
@@ -126,7 +126,7 @@ class Message(Contract):
 class ListedMessage(Message):
     """An item of an internal record `{items: […]}`: one record per batch and partition, each item with its own cause."""
 
-    causation: Annotated[str, Field(max_length=320)] = ""
+    causation: Annotated[str, StringConstraints(max_length=320, pattern=_TEXT)] = ""
     """Id of the message that caused it, `#` and its index there if it was an item of a list."""
 
 

@@ -40,7 +40,7 @@ _LANGUAGE = pattern(r"^[a-z]{2,3}(-[A-Za-z0-9]{2,8})*$", "a language such as en 
 Email = Annotated[str, StringConstraints(strip_whitespace=True, max_length=254, pattern=_EMAIL)]
 TimeZone = Annotated[str, AfterValidator(_known_zone)]
 Language = Annotated[str, StringConstraints(max_length=35, pattern=_LANGUAGE)]
-Price = Annotated[Decimal, Field(ge=0, max_digits=14, decimal_places=4)]
+Price = Annotated[Decimal, Field(ge=0, le=Decimal("9999999999.9999"), decimal_places=4)]
 
 
 class Customer(Contract):
