@@ -21,7 +21,7 @@ setup: $(READY) ## Create .venv with what uv.lock names (again only when that ch
 demo: $(READY) ## Start everything on this machine and watch orders go through
 	$(BIN)/backorder demo
 
-test: $(READY) ## Run all tests, on the real Kafka and PostgreSQL
+test: $(READY) ## Run all tests, on the real Kafka and PostgreSQL (in containers: BACKORDER_TEST_CONTAINERS=1)
 	$(BIN)/python -m pytest -n 2
 
 chaos: $(READY) ## Break a whole system by a seed, under load, and judge what is left (some ten minutes)

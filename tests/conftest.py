@@ -10,12 +10,16 @@ from aiokafka.admin import AIOKafkaAdminClient
 
 from deploy.local import infrastructure
 from shared.settings import Settings
-from tests import infra
+from tests import containers, infra
 
 
 def pytest_configure(config: pytest.Config) -> None:
-    if not _is_worker(config):
+    if _is_worker(config):
+        return
+    try:
         infra.begin()
+    except containers.ContainersError as error:
+        raise pytest.UsageError(str(error)) from error
 
 
 def pytest_unconfigure(config: pytest.Config) -> None:
