@@ -47,8 +47,10 @@ format: $(READY) ## Put style right
 types: $(READY) ## Check types
 	$(BIN)/mypy
 
-contracts: $(READY) ## Check that services stay independent and rules stay pure
+contracts: $(READY) ## Check that services stay independent, rules pure, and messages what was released
 	$(BIN)/lint-imports
+	$(BIN)/python -m deploy.contracts --check
+	$(BIN)/python -m tests.contract.release --check
 
 lock: $(BIN)/uv ## Resolve the newest versions that pyproject.toml allows into uv.lock
 	$(UV) lock --upgrade

@@ -20,6 +20,30 @@ from shared.contracts.base import MessageType
 from shared.http import Edge
 from shared.settings import SERVICES, Settings
 
+_COMPATIBILITY = """\
+## Compatibility
+
+Within a version a contract only grows. Of what outsiders send, an optional field may be added, a bound widened, a value added, a field
+made optional. What our services send only gains optional fields: it is read by outsiders and by our services themselves, old messages
+by new ones and, while instances are replaced one by one, new messages by old ones. Everything else breaks somebody: a field that is
+removed, made required, narrowed in type, values or bounds, or that means something else when it is left out; another topic or key; a
+version that is gone. It needs a new version (`.v2`) beside the old one.
+
+`tests/contract/released/` holds the contracts of the last release: schema, topic, key, and a message as it was sent then, which has to be
+read now. `make test` and `make contracts` hold the code against them and say what is broken, in words:
+
+```
+backorder.commerce.OrderPlaced.v1: what was sent until now is refused: lines[].quantity: maximum is 1000000 as sent and 1000 as read
+```
+
+### To release
+
+1. `python -m tests.contract.release --check` says what the changes since the last release break. Mend it, or declare a new version.
+2. `python -m tests.contract.release` keeps the contracts of now, in the commit that is released. It refuses when anything is broken. A
+   message that is new has to be kept as well, or `make test` fails: what was never released could be changed without a word.
+3. A version that nobody sends any more and no topic holds any more is retired by deleting its class and its file in one commit.
+"""
+
 FOLDER = Path(__file__).parents[1] / "docs" / "contracts"
 
 
@@ -74,6 +98,7 @@ def _index() -> Iterator[str]:
             yield from (_row(name, message) for name, message in REGISTRY.items() if message.TOPIC is topic)
     yield from ("", "## Services", "", "| service | messages | HTTP |", "|---|---|---|")
     yield from (f"| {name} | [AsyncAPI](asyncapi/{name}.json) | [OpenAPI](openapi/{name}.json) |" for name in SERVICES)
+    yield from ("", *_COMPATIBILITY.splitlines())
 
 
 def _row(name: str, message: MessageType) -> str:
