@@ -11,7 +11,7 @@ UV = index="$${UV_DEFAULT_INDEX:-$${UV_INDEX_URL:-$${PIP_INDEX_URL:-$$($(BIN)/pi
 	if [ -n "$$index" ]; then export UV_DEFAULT_INDEX="$$index"; fi; $(BIN)/uv
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test chaos chaos-short chaos-long coverage lint format types contracts lock clean
+.PHONY: help setup demo test fuzz chaos chaos-short chaos-long coverage lint format types contracts lock clean
 
 help: ## Show this list
 	@sed -nE 's/^([a-z-]+):.*## (.*)/  make \1\t\2/p' $(MAKEFILE_LIST) | expand -t 20
@@ -23,6 +23,9 @@ demo: $(READY) ## Start everything on this machine and watch orders go through
 
 test: $(READY) ## Run all tests, on the real Kafka and PostgreSQL (in containers: BACKORDER_TEST_CONTAINERS=1)
 	$(BIN)/python -m pytest -n 2
+
+fuzz: $(READY) ## Send bad messages to every topic of a running system (PER_TOPIC=20000 SEED=1 TOPICS=a,b)
+	$(BIN)/python -m tests.fuzz $(if $(SEED),--seed $(SEED)) $(if $(PER_TOPIC),--per-topic $(PER_TOPIC)) $(if $(TOPICS),--topics $(TOPICS)) $(if $(JSON),--json)
 
 chaos: $(READY) ## Break a whole system by a seed, under load, and judge what is left (some ten minutes)
 	$(BIN)/backorder chaos

@@ -1,45 +1,35 @@
 """Batches that a broker takes without a look: packed, packed too well, with headers whose names are no text."""
 
 import json
-import struct
 from collections.abc import Sequence
 from typing import Any
 
 import cramjam
 import pytest
-from aiokafka import AIOKafkaConsumer, AIOKafkaProducer, TopicPartition
+from aiokafka import AIOKafkaConsumer, TopicPartition
 from aiokafka.consumer import fetcher
 from aiokafka.record.memory_records import MemoryRecords
-from aiokafka.record.util import calc_crc32c
 
 from deploy.local.from_log import check
 from shared import batches
 from shared.codec import encode, partition_of
 from shared.contracts.commerce import COMMERCE_ORDERS
 from shared.settings import Settings
+from tests.fuzz import wire
 from tests.integration.runtime import toy
 from tests.integration.runtime.broker import Raw, publish, raw
 from tests.integration.runtime.observe import becomes, query, units
 
 CODECS = ("gzip", "snappy", "lz4", "zstd")
 LETTERS = "SELECT reason, detail, body FROM runtime.dead_letter ORDER BY id"
-PLACEHOLDER = "a-name-that-is-replaced"
 
 
 async def append_batch(settings: Settings, records: Sequence[Raw], codec: str | None = None) -> None:
-    """Appends records of one key in one batch; what calls itself PLACEHOLDER becomes a name that is not UTF-8."""
-    kafka = AIOKafkaProducer(
-        bootstrap_servers=settings.kafka_bootstrap_servers, compression_type=codec, max_batch_size=2**30, max_request_size=2**30
-    )
-    async with kafka:
-        batch = kafka.create_batch()
-        for record in records:
-            appended = batch.append(key=record.key.encode(), value=record.value, timestamp=None, headers=list(record.headers))
-            assert appended is not None
-        built = bytearray(batch._build()).replace(PLACEHOLDER.encode(), b"\xff" * len(PLACEHOLDER))
-        struct.pack_into(">I", built, 17, calc_crc32c(bytes(built[21:])))
-        batch._buffer = built
-        await (await kafka.send_batch(batch, settings.topic(COMMERCE_ORDERS.name), partition=partition_of("A", settings.partitions)))
+    """Appends records of one key in one batch."""
+    place = partition_of("A", settings.partitions)
+    async with wire.client(settings.kafka_bootstrap_servers, codec) as kafka:
+        wired = [wire.Wire(place, record.key.encode(), record.value, record.headers) for record in records]
+        await wire.send(kafka, settings.topic(COMMERCE_ORDERS.name), wired)
 
 
 def order(units: int, id_: str, **headers: Any) -> Raw:
@@ -59,7 +49,7 @@ async def test_packed_batches_are_read(settings: Settings, codec: str) -> None:
 async def test_a_header_whose_name_is_no_text_costs_nothing(settings: Settings) -> None:
     """aiokafka alone fails at it for ever, with everything else that it polls."""
     await toy.prepare(settings)
-    await append_batch(settings, [order(1, "1"), order(2, "2", **{PLACEHOLDER: b"x"}), order(4, "3")])
+    await append_batch(settings, [order(1, "1"), order(2, "2", **{wire.NOT_TEXT: b"x"}), order(4, "3")])
     await publish(settings, (toy.order("A", 8), "4"), (toy.order("B", 1), "5"))
     async with toy.running(settings) as runtime:
         await becomes(lambda: units(runtime), {"A": 15, "B": 1})
@@ -69,7 +59,7 @@ async def test_a_header_whose_name_is_no_text_costs_nothing(settings: Settings) 
 async def test_what_a_service_could_read_its_journal_can_be_replayed_from(settings: Settings, monkeypatch: pytest.MonkeyPatch) -> None:
     """Another process replays it, in which no service has guarded the reading of batches."""
     await toy.prepare(settings)
-    await append_batch(settings, [order(1, "1"), order(2, "2", **{PLACEHOLDER: b"x"}), order(4, "3")])
+    await append_batch(settings, [order(1, "1"), order(2, "2", **{wire.NOT_TEXT: b"x"}), order(4, "3")])
     async with toy.running(settings) as runtime:
         await becomes(lambda: units(runtime), {"A": 7})
     monkeypatch.setattr(fetcher, "MemoryRecords", MemoryRecords)
