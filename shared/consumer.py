@@ -15,12 +15,13 @@ from typing import Any
 import structlog
 from aiokafka import AIOKafkaConsumer, ConsumerRebalanceListener, ConsumerRecord, TopicPartition
 from aiokafka.coordinator.assignors.range import RangePartitionAssignor
-from aiokafka.errors import ConsumerStoppedError
+from aiokafka.errors import ConsumerStoppedError, KafkaError
 from faststream import AckPolicy, BaseMiddleware, StreamMessage
 from faststream.kafka import KafkaBroker, KafkaMessage
 
 from shared import metrics, partitions
 from shared.codec import Delivery, read
+from shared.db import TRANSIENT
 from shared.partitions import BehindError, Place
 from shared.service import NotReadyError, Service
 from shared.settings import Settings
@@ -30,6 +31,7 @@ ITEMS_PER_TRANSACTION = 2_000
 OUTBOX_LIMIT = 50_000
 """Rows waiting for publication beyond which consumption pauses."""
 _PAUSES = (0.2, 0.5, 1.0, 2.0, 5.0)
+_MARKERS_SECONDS = 5.0
 
 log = structlog.get_logger()
 
@@ -111,6 +113,7 @@ class Consumer:
         self._rank = {name: number for number, name in enumerate(self._names)}
         self._in_flight = asyncio.Lock()
         self._reads_from: dict[Place, int] = {}  # where the next read of a partition begins, as far as we know
+        self._handled: dict[Place, int] = {}  # everything before it that this member has read of a partition is handled
         self._failures = 0
         self._broken = False
         self.last_error: str | None = None
@@ -127,7 +130,7 @@ class Consumer:
             group_instance_id=f"{service.name}-{settings.instance}",
             batch=True, max_records=ITEMS_PER_TRANSACTION, batch_timeout_ms=20,
             auto_offset_reset="earliest", ack_policy=AckPolicy.NACK_ON_ERROR, no_reply=True,
-            parser=_sanitised, decoder=_undecoded, listener=_Barrier(self._in_flight, self._reads_from.clear, self._catch_up),
+            parser=_sanitised, decoder=_undecoded, listener=_Barrier(self._in_flight, self._revoked, self._assigned),
             # Partition i of every topic goes to the same instance, so that instances rarely touch the same SKU.
             partition_assignment_strategy=(RangePartitionAssignor,),
             session_timeout_ms=10_000, heartbeat_interval_ms=2_000, rebalance_timeout_ms=60_000, max_poll_interval_ms=300_000,
@@ -169,6 +172,8 @@ class Consumer:
                 log.warning("the consumer is broken, it will be made anew", error=repr(error))
                 raise
             self.progress = monotonic()
+            if not records:
+                await self._pass_markers()
             return records
 
         self.kafka.getmany = getmany
@@ -190,7 +195,9 @@ class Consumer:
                 self.progress = monotonic()
             # Inside the lock: a rebalance waits until the bookmark is set. The position is that of this whole batch.
             await message.ack()
-            self._reads_from |= {(self._names[record.topic], record.partition): record.offset + 1 for record in ordered} | sought
+            read_to = {(self._names[record.topic], record.partition): record.offset + 1 for record in ordered} | sought
+            self._reads_from |= read_to
+            self._handled |= read_to
 
     async def _apply(self, deliveries: Sequence[Delivery], sought: dict[Place, int]) -> None:
         """One transaction; where the database is behind the log, seeks back instead (`sought`: to where)."""
@@ -221,6 +228,30 @@ class Consumer:
                 metrics.ITEMS.inc(items)
                 self._applied()
                 return
+
+    def _revoked(self) -> None:
+        self._reads_from.clear()
+        self._handled.clear()
+
+    async def _assigned(self, assigned: set[TopicPartition]) -> None:
+        await self._catch_up(assigned)
+        self._handled = {(self._names[at.topic], at.partition): await self.kafka.position(at) for at in assigned}
+
+    async def _pass_markers(self) -> None:
+        """Moves the database past offsets that hold no record, where a log ends with the broker's markers of a Kafka transaction:
+        else it would seem not to be read to its end. Called after an empty poll, when nothing that was read waits to be handled."""
+        try:
+            async with asyncio.timeout(_MARKERS_SECONDS):
+                empty = {
+                    place: (handled, position)
+                    for place, handled in list(self._handled.items())
+                    if (position := await self.kafka.position(self._at(place))) > handled
+                }
+                if empty:
+                    await partitions.pass_over(self._transactions.pool, empty)
+                    self._handled |= {place: position for place, (_, position) in empty.items()}
+        except (*TRANSIENT, KafkaError) as error:  # after the next empty poll, then
+            log.info("markers not passed", error=repr(error))
 
     async def _catch_up(self, assigned: set[TopicPartition]) -> None:
         """Seeks back where the bookmark is ahead of the database: nothing new may come that would show it."""

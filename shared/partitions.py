@@ -90,3 +90,15 @@ async def save(tx: Connection, nexts: Mapping[Place, int]) -> None:
         " WHERE p.topic = k.topic AND p.partition = k.partition",
         [topic for topic, _ in nexts], [number for _, number in nexts], list(nexts.values()),
     )  # fmt: skip
+
+
+async def pass_over(pool: "asyncpg.Pool[Any]", empty: Mapping[Place, tuple[int, int]]) -> None:
+    """Moves `next` to the end of a span of offsets (first, end) in which there is no record, where it stands within that span; where it
+    stands before, the database is behind, and has to be found so."""
+    await pool.execute(
+        'UPDATE runtime.partition p SET next = k."end" FROM unnest($1::text[], $2::int[], $3::bigint[], $4::bigint[])'
+        ' AS k (topic, partition, first, "end")'
+        ' WHERE p.topic = k.topic AND p.partition = k.partition AND p.next >= k.first AND p.next < k."end"',
+        [topic for topic, _ in empty], [number for _, number in empty],
+        [first for first, _ in empty.values()], [end for _, end in empty.values()],
+    )  # fmt: skip

@@ -1,5 +1,8 @@
 """The database is the truth; where the broker's bookmark, or the log itself, says otherwise, every message still counts once."""
 
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+
 from aiokafka import AIOKafkaProducer
 from aiokafka.admin import AIOKafkaAdminClient, RecordsToDelete
 from aiokafka.structs import TopicPartition
@@ -145,14 +148,60 @@ async def test_offsets_that_hold_no_record_are_no_gap(settings: Settings) -> Non
         assert await ready(runtime)
 
 
+async def test_a_log_that_ends_with_a_marker_is_read_to_its_end(settings: Settings) -> None:
+    """Nothing may ever come behind the marker that would show it."""
+    await toy.prepare(settings)
+    async with toy.running(settings) as runtime:
+        await in_a_kafka_transaction(settings, 1, 2)
+        await becomes(lambda: query(settings, toy.TOY, STANDS), [(3,)])
+        async with in_transaction(settings, 4):
+            await becomes(lambda: query(settings, toy.TOY, STANDS), [(4,)])
+        await becomes(lambda: query(settings, toy.TOY, STANDS), [(5,)])
+        assert await units(runtime) == {"A": 7}
+        runtime.stopping.set()
+    await in_a_kafka_transaction(settings, 8)
+    async with toy.running(settings) as runtime:
+        await becomes(lambda: query(settings, toy.TOY, STANDS), [(7,)])
+        runtime.stopping.set()
+    # As after an end between applying the record and reading the marker.
+    await set_back(settings, 6)
+    async with toy.running(settings):
+        await becomes(lambda: query(settings, toy.TOY, STANDS), [(7,)])
+
+
+async def test_a_marker_does_not_hide_that_the_database_is_behind(settings: Settings) -> None:
+    await toy.prepare(settings)
+    async with toy.running(settings) as runtime:
+        await publish(settings, *((toy.order("A", 10**n), f"{n}") for n in range(3)))
+        async with in_transaction(settings, 1_000):
+            await becomes(lambda: units(runtime), {"A": 1_111})
+            # As it was after the first record; what comes next is the marker alone.
+            await set_back(settings, 1)
+            await query(settings, toy.TOY, "UPDATE account SET units = 1")
+            await query(settings, toy.TOY, "DELETE FROM runtime.inbox_external WHERE id <> '0'")
+        await publish(settings, (toy.order("B", 1), "other"))
+        await becomes(lambda: units(runtime), {"A": 1, "B": 1})
+        await publish(settings, (toy.order("A", 10_000), "last"))
+        await becomes(lambda: units(runtime), {"A": 11_111, "B": 1})
+
+
+async def set_back(settings: Settings, following: int) -> None:
+    await query(settings, toy.TOY, f"UPDATE runtime.partition SET next = {following} WHERE next > {following}")
+
+
 async def in_a_kafka_transaction(settings: Settings, *quantities: int) -> None:
+    async with in_transaction(settings, *quantities):
+        pass
+
+
+@asynccontextmanager
+async def in_transaction(settings: Settings, *quantities: int) -> AsyncIterator[None]:
+    """Orders in a Kafka transaction, which ends after the body."""
     kafka = AIOKafkaProducer(bootstrap_servers=settings.kafka_bootstrap_servers, transactional_id=f"{settings.namespace}-shop")
-    await kafka.start()
-    try:
-        async with kafka.transaction():
-            for quantity in quantities:
-                record = raw(toy.order("A", quantity), f"transactional-{quantity}")
-                partition = partition_of("A", settings.partitions)
-                await kafka.send(settings.topic(record.topic), record.value, partition=partition, headers=list(record.headers))
-    finally:
-        await kafka.stop()
+    async with kafka, kafka.transaction():
+        for quantity in quantities:
+            record = raw(toy.order("A", quantity), f"transactional-{quantity}")
+            partition = partition_of("A", settings.partitions)
+            await kafka.send(settings.topic(record.topic), record.value, partition=partition, headers=list(record.headers))
+        await kafka.flush()
+        yield
