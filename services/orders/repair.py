@@ -86,7 +86,8 @@ def _line(stored: Line | None, order: str, accepted: Mapping[str, Any], story: S
         )
     line = line._replace(cancelled=five["cancelled"], shipped=five["shipped"], version=len(events))
     answered = line.answered or any(type_ in {"LineAllocated", "LineBackordered"} for _, type_, _ in events)
-    served = line.served if line.served <= line.wanted and line.allocated == five["allocated"] else five["shipped"] + five["allocated"]
+    told = five["shipped"] + five["allocated"]
+    served = line.served if stored and line.served <= line.wanted and line.allocated == five["allocated"] else told
     return line._replace(served=served, answered=bool(five["backordered"]) or (answered and not five["pending"]))
 
 

@@ -54,6 +54,13 @@ def spoil(desk: Desk, number: int = 1, **fields: Any) -> Any:
     lines[number] = lines[number]._replace(**fields)
 
 
+def test_a_lost_line_is_served_what_has_shipped():
+    desk = lived([("serve", 1, 1), ("ship", 1, 1)])
+    del desk.state.lines["A"][1]
+    repaired(desk)
+    assert (desk.state.lines["A"][1].served, desk.state.lines["A"][1].shipped) == (1, 1)
+
+
 @settings(max_examples=200, deadline=None)
 @given(STEPS, st.data())
 def test_one_wrong_number_leaves_no_trace(steps, data):
