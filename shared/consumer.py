@@ -234,8 +234,13 @@ class Consumer:
         self._handled.clear()
 
     async def _assigned(self, assigned: set[TopicPartition]) -> None:
-        await self._catch_up(assigned)
-        self._handled = {(self._names[at.topic], at.partition): await self.kafka.position(at) for at in assigned}
+        """What cannot be seen now is seen by the consumer that is made anew: aiokafka tells its log that this has failed, and nobody else."""
+        try:
+            await self._catch_up(assigned)
+            self._handled = {(self._names[at.topic], at.partition): await self.kafka.position(at) for at in assigned}
+        except Exception:
+            self._broken = True
+            raise
 
     async def _pass_markers(self) -> None:
         """Moves the database past offsets that hold no record, where a log ends with the broker's markers of a Kafka transaction:
