@@ -26,7 +26,9 @@ _MOVEMENT = "sku, kind, on_hand, allocated, waiting, order_id, receipt, purchase
 
 _STUBS = "INSERT INTO sku (sku) SELECT unnest($1::text[]) ON CONFLICT DO NOTHING"
 _LOCK_SKUS = f"SELECT {_SKU} FROM sku WHERE sku = ANY($1) ORDER BY sku FOR UPDATE"
-_DEMANDS = f"SELECT {_DEMAND} FROM demand WHERE (order_id, line) IN (SELECT * FROM unnest($1::text[], $2::int[]))"
+_DEMANDS = f"""
+    SELECT {_DEMAND} FROM demand WHERE (order_id, line) IN (SELECT * FROM unnest($1::text[], $2::int[]))
+    ORDER BY order_id, line"""  # the order of what is answered: the same for the same batch
 _SUPPLIES = (
     f"SELECT {_SUPPLY} FROM supply WHERE sku = ANY($1) AND open > 0"
     f" UNION SELECT {_SUPPLY} FROM supply WHERE (purchase_order, line) IN (SELECT * FROM unnest($2::text[], $3::int[]))"
