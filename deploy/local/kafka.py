@@ -115,7 +115,7 @@ def stop(home: Home) -> None:
     """Stop all brokers in order, or for certain when that takes too long: the last ones of a cluster cannot end in order,
     since nobody is left to hand over to."""
     members = names(home)
-    processes.stop_all(home, members, timeout=20 if len(members) == 1 else 6)
+    processes.stop_all(home, members, timeout=20 if len(members) == 1 else 4)
 
 
 def address(home: Home, name: str) -> str:

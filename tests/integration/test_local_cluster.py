@@ -67,7 +67,7 @@ async def producing(settings: Settings) -> AsyncIterator[list[int]]:
 
 async def more(acknowledged: list[int], by: int = 500) -> None:
     wanted = len(acknowledged) + by
-    async with asyncio.timeout(40):
+    async with asyncio.timeout(90):
         while len(acknowledged) < wanted:
             await asyncio.sleep(0.01)
 
