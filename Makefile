@@ -11,7 +11,7 @@ UV = index="$${UV_DEFAULT_INDEX:-$${UV_INDEX_URL:-$${PIP_INDEX_URL:-$$($(BIN)/pi
 	if [ -n "$$index" ]; then export UV_DEFAULT_INDEX="$$index"; fi; $(BIN)/uv
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test simulation fuzz chaos chaos-short chaos-long coverage lint format types contracts lock clean
+.PHONY: help setup demo test test-slow simulation fuzz chaos chaos-short chaos-long coverage lint format types contracts lock clean
 
 help: ## Show this list
 	@sed -nE 's/^([a-z-]+):.*## (.*)/  make \1\t\2/p' $(MAKEFILE_LIST) | expand -t 20
@@ -35,6 +35,9 @@ chaos-short: $(READY) ## Every kind of fault once, quickly, and what failed once
 
 chaos-long: $(READY) ## Thirty runs of five minutes, each with a seed of its own; taken up again where it stopped
 	$(BIN)/backorder chaos --seed 1 --runs 30 --results .backorder/chaos.jsonl
+
+test-slow: $(READY) ## Run the tests that take minutes: each fault of chaos strikes and heals, a small run of the whole
+	$(BIN)/python -m pytest -m slow
 
 simulation: $(READY) ## Ten thousand seeds of the four services over a log of our own (some hours)
 	$(BIN)/python -m tests.simulation --seeds 10000 --jobs 2

@@ -90,7 +90,7 @@ def patch_database(victim: Victim) -> None:
             if victim.dies_at(COMMIT_SENT):
                 await _sent(execute(self, query, **options))
                 _die()
-        elif query.startswith(_RELAY_DELETES):
+        elif _RELAY_DELETES in query:
             victim.pass_by(PUBLISHED)
         answer = await execute(self, query, *args, **options)
         if query == _COMMIT:

@@ -2,8 +2,6 @@
 
 from pathlib import Path
 
-import pytest
-
 from deploy.local import infrastructure
 from deploy.local.home import Home
 from tests.fuzz.running import fuzz, started, topics_read
@@ -12,7 +10,6 @@ GROWTH_MIB = 200
 """Of a service's memory, at most: tens are its caches, and what it unpacks batches into."""
 
 
-@pytest.mark.slow
 async def test_bad_messages_crash_nothing_and_hold_nobody_up(servers: infrastructure.Addresses, tmp_path: Path) -> None:
     async with started(Home(tmp_path)) as home:
         report = await fuzz(home, seed=1, count=500, topics=topics_read(), say=print)
