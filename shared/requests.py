@@ -68,9 +68,9 @@ async def _decide(transactions: Transactions, tx: Connection, letter: int, actio
         if row["waits_for"]:  # not any more
             await tx.execute("UPDATE runtime.dead_letter SET waits_for = NULL, reason = $2, detail = $3 WHERE id = $1", letter, *why(error))
         return f"failed, still {row['state']}: {type(error).__name__}: {error}"
-    if not applied:
+    if not applied and action == "replay":
         return f"failed, parked again: {waiting[0].detail}"
-    return f"applied {applied} message(s)" + (f", {len(waiting)} behind them: {waiting[0].detail}" if waiting else "")
+    return f"applied {applied} message(s)" + (f", {len(waiting)} parked again: {waiting[0].detail}" if waiting else "")
 
 
 async def _lock_aggregate(transactions: Transactions, tx: Connection, letter: int) -> None:

@@ -231,6 +231,21 @@ async def test_behind_a_parked_message_a_repair_changes_nothing(settings: Settin
         assert await units(runtime) == {"A": 7}
 
 
+async def test_what_waits_for_a_repair_can_be_discarded(settings: Settings) -> None:
+    await toy.prepare(settings)
+    await publish(settings, (toy.order("A", 9), "A"))
+    async with toy.running(settings, GUARDED) as runtime:
+        await becomes(lambda: units(runtime), {"A": 9})
+        await tamper(settings, "UPDATE account SET units = 90")
+        await becomes(lambda: quarantined(settings), ["account:A"])
+        await publish(settings, *((toy.cancel("A", f"{n}"), f"{n}") for n in range(2)))
+        await becomes(lambda: letters(runtime, "parked"), [("0", "quarantined"), ("1", "quarantined")])
+        done = await ask(runtime, "discard", await letter(runtime, "0"))
+        assert done == "applied 0 message(s), 1 parked again: waits for the repair of account:A"
+        assert await ask_repair(settings, "account:A") == (True, "units 90 → 9; what waited for it is replayed, from 1 dead letter(s) on")
+        await becomes(lambda: units(runtime), {"A": 8})
+
+
 async def test_what_nobody_can_tell_stays_quarantined(settings: Settings) -> None:
     await toy.prepare(settings)
     lonely = replace(GUARDED, watched=(replace(GUARDED.watched[0], checks={UNITS: "SELECT name, units FROM account WHERE units = 5"}),))
