@@ -184,6 +184,7 @@ async def test_a_log_that_ends_with_a_marker_is_read_to_its_end(settings: Settin
             await becomes(lambda: query(settings, toy.TOY, STANDS), [(4,)])
         await becomes(lambda: query(settings, toy.TOY, STANDS), [(5,)])
         assert await units(runtime) == {"A": 7}
+        assert await runtime.edge.applied(COMMERCE_ORDERS.name, "A"), "what is not there will not come, an HTTP edge may say"
         runtime.stopping.set()
     await in_a_kafka_transaction(settings, 8)
     async with toy.running(settings) as runtime:
