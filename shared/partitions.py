@@ -48,21 +48,23 @@ async def stands(pool: "asyncpg.Pool[Any]") -> dict[Place, int]:
     }
 
 
+_LOCK = """
+    WITH k AS (SELECT * FROM unnest($1::text[], $2::int[]) AS k (topic, partition))
+    SELECT topic, partition, next FROM runtime.partition AS p JOIN k USING (topic, partition)
+    WHERE (SELECT count(*) FROM runtime.partition JOIN k USING (topic, partition)) = cardinality($1::text[])
+    ORDER BY topic, partition FOR UPDATE OF p
+"""
+# Where some are missing none may have been locked: with one in hand, adding another that comes before it is out of order.
+_ADD_AND_LOCK = """
+    INSERT INTO runtime.partition AS p SELECT t, n, 0 FROM unnest($1::text[], $2::int[]) AS k (t, n) ORDER BY t, n
+    ON CONFLICT (topic, partition) DO UPDATE SET next = p.next RETURNING topic, partition, next
+"""
+
+
 async def lock(tx: Connection, places: Sequence[Place]) -> dict[Place, int]:
     """Locks the rows of these partitions in order, so that two owners of a partition take turns; answers `next` of each."""
-    topics, numbers = [topic for topic, _ in places], [number for _, number in places]
-    query = (
-        "SELECT p.topic, p.partition, p.next FROM runtime.partition p"
-        " JOIN unnest($1::text[], $2::int[]) AS k (topic, partition) USING (topic, partition)"
-        " ORDER BY p.topic, p.partition FOR UPDATE OF p"
-    )
-    rows = await tx.fetch(query, topics, numbers)
-    if len(rows) < len(places):
-        await tx.execute(
-            "INSERT INTO runtime.partition SELECT t, p, 0 FROM unnest($1::text[], $2::int[]) AS k (t, p) ORDER BY t, p ON CONFLICT DO NOTHING",
-            topics, numbers,
-        )  # fmt: skip
-        rows = await tx.fetch(query, topics, numbers)
+    columns = [topic for topic, _ in places], [number for _, number in places]
+    rows = await tx.fetch(_LOCK, *columns) or await tx.fetch(_ADD_AND_LOCK, *columns)
     return {(row["topic"], row["partition"]): row["next"] for row in rows}
 
 
