@@ -6,11 +6,12 @@ from typing import Final
 
 import typer
 
+from deploy.bench import command as bench
 from deploy.chaos import command as chaos
 from deploy.local.cli import auditing, dead_letters, demo, publishing, quarantine, replay, running, simulate, watching
 from deploy.local.errors import UserError
 
-_MODULES: Final = (demo, replay, running, simulate, publishing, watching, dead_letters, quarantine, auditing, chaos)
+_MODULES: Final = (demo, replay, running, simulate, publishing, watching, dead_letters, quarantine, auditing, chaos, bench)
 
 app = typer.Typer(
     name="backorder",
