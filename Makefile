@@ -11,7 +11,7 @@ UV = index="$${UV_DEFAULT_INDEX:-$${UV_INDEX_URL:-$${PIP_INDEX_URL:-$$($(BIN)/pi
 	if [ -n "$$index" ]; then export UV_DEFAULT_INDEX="$$index"; fi; $(BIN)/uv
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test test-slow simulation fuzz chaos chaos-short chaos-long coverage lint format types contracts lock clean
+.PHONY: help setup demo test test-slow simulation fuzz chaos chaos-short chaos-long bench bench-smoke coverage lint format types contracts lock clean
 
 help: ## Show this list
 	@sed -nE 's/^([a-z-]+):.*## (.*)/  make \1\t\2/p' $(MAKEFILE_LIST) | expand -t 20
@@ -41,6 +41,12 @@ test-slow: $(READY) ## Run the tests that take minutes: each fault of chaos stri
 
 simulation: $(READY) ## Ten thousand seeds of the four services over a log of our own (some hours)
 	$(BIN)/python -m tests.simulation --seeds 10000 --jobs 2
+
+bench: $(READY) ## Measure throughput, latency and cost beside a naive system and the machine's limit (an hour or so)
+	$(BIN)/backorder bench
+
+bench-smoke: $(READY) ## The ratios to both, once, quickly (under two minutes)
+	$(BIN)/backorder bench --workload uniform --lines 20000 --rounds 1 --no-tune
 
 coverage: $(READY) ## Show what the tests of rules and contracts reach (services run as processes of their own in the others)
 	$(BIN)/python -m pytest -n 2 tests/unit tests/contract tests/model --cov --cov-report=term:skip-covered
