@@ -41,8 +41,11 @@ def bench(
     *,
     workload: Annotated[list[Name] | None, typer.Option(help="Only this workload; may be repeated.")] = None,
     lines: Annotated[
-        int, typer.Option(min=1, help="Order lines of a run of ours; each of the others has so many that it runs as long.")
-    ] = 60_000,
+        int | None,
+        typer.Option(
+            min=1, help="Of a run of ours; the others have so many that they run as long.", show_default="60000, receipt_storm 100000"
+        ),
+    ] = None,
     rounds: Annotated[int, typer.Option(min=1, help="How often the systems take turns; figures are medians.")] = 5,
     only: Annotated[System | None, typer.Option(help="Measure one system alone: without ratios.")] = None,
     tune: Annotated[bool, typer.Option("--tune/--no-tune", help="Look for the best settings of the limit first.")] = True,

@@ -18,24 +18,27 @@ from deploy.bench.loader import write
 from deploy.bench.place import Place
 from deploy.bench.result import LIMIT, NAIVE, OURS, SYSTEMS, Machine, Result, Round, Sample
 from deploy.bench.workloads import Case, Name, case, identified
-from deploy.local import infrastructure, kafka
+from deploy.local import infrastructure, kafka, system
 from deploy.local.home import Home
 from shared.contracts.commerce import OrderPlaced
 
 STEADY_SHARE, STEADY_SECONDS = 0.5, 20.0
-NAIVE_LINES, LIMIT_TIMES = 1_200, 3
-"""The naive system gets no more lines than that, the limit so many times ours: each runs for some seconds, as ours does."""
+LINES: dict[Name, int] = dict.fromkeys(Name, 60_000) | {Name.RECEIPT_STORM: 100_000}
+"""Of a run of ours, unless told otherwise."""
+NAIVE_LINES, LIMIT_LINES, LIMIT_TIMES = 1_200, 60_000, 3
+"""The naive system gets no more lines than that; where ours gets few, the limit gets up to three times as many: each runs for some
+seconds."""
 
 Say = Callable[[str], None]
 
 
 @dataclass(frozen=True, slots=True)
 class Plan:
-    """What is asked for. `sold` = the orders that `online_retail` repeats; `tune` = look for the best settings of the limit first."""
+    """What is asked for. `lines` of a run of ours (None: as `LINES` says); `sold` = the orders that `online_retail` repeats; `tune` = look for the best settings of the limit first."""
 
     workloads: tuple[Name, ...] = tuple(Name)
     systems: tuple[str, ...] = SYSTEMS
-    lines: int = 60_000
+    lines: int | None = None
     rounds: int = 5
     tune: bool = True
     sold: Sequence[OrderPlaced] = field(default=(), repr=False)
@@ -77,9 +80,9 @@ class Bench:
     async def round(self, name: Name) -> Round:
         """Each system once, one after the other."""
         found: dict[str, Sample] = {}
-        for system in self._plan.systems:
-            found[system] = await self._run(system, name)
-            self._say(f"  {system}: {found[system].lines_per_second:,.0f} lines/s")
+        for who in self._plan.systems:
+            found[who] = await self._run(who, name)
+            self._say(f"  {who}: {found[who].lines_per_second:,.0f} lines/s")
         return found
 
     def tuning(self, system: str, name: Name) -> rivals.Tuning:
@@ -88,7 +91,7 @@ class Bench:
 
     async def _run(self, system: str, name: Name) -> Sample:
         rate = self._uniform[system] * STEADY_SHARE if name is Name.STEADY else 0.0
-        lines = round(rate * STEADY_SECONDS) if rate else self._lines(system)
+        lines = round(rate * STEADY_SECONDS) if rate else self._lines(system, name)
         played = case(name, lines, self._plan.sold)
         write(self._file, identified(played.orders))
         if system != OURS:
@@ -103,9 +106,9 @@ class Bench:
             self._uniform[system] = sample.lines_per_second
         return sample
 
-    def _lines(self, system: str) -> int:
-        lines = self._plan.lines
-        return {OURS: lines, NAIVE: min(lines, NAIVE_LINES), LIMIT: LIMIT_TIMES * lines}[system]
+    def _lines(self, system: str, name: Name) -> int:
+        lines = self._plan.lines or LINES[name]
+        return {OURS: lines, NAIVE: min(lines, NAIVE_LINES), LIMIT: max(lines, min(LIMIT_TIMES * lines, LIMIT_LINES))}[system]
 
     async def _tune(self, system: str, name: Name, played: Case) -> None:
         """Finds the best of a rival's settings for this workload, once."""
@@ -135,12 +138,12 @@ def _namespace() -> str:
 @contextmanager
 def servers(home: Home) -> Iterator[Place]:
     """A broker and a database server for a run: new ones in this home, or those that the environment names."""
-    infrastructure.delete(home)
+    system.reset(home)
     addresses = infrastructure.start(home)
     try:
         yield Place(home, addresses.kafka, addresses.database_url)
     finally:
-        infrastructure.stop(home)
+        system.down(home)
 
 
 async def _machine(place: Place) -> Machine:
