@@ -9,10 +9,11 @@ import orjson
 import pytest
 from aiokafka import ConsumerRecord
 
-from deploy.bench import loader, log, result, workloads
+from deploy.bench import loader, log, result, rivals, workloads
 from deploy.bench.result import LIMIT, NAIVE, OURS, Latency, Sample
 from deploy.bench.run import Plan
 from deploy.bench.workloads import Name, case, demand
+from deploy.local.errors import UserError
 from shared.contracts.commerce import Customer, OrderedLine, OrderPlaced
 from shared.contracts.orders import LineAllocated, OrderAccepted
 from shared.contracts.suppliers import ReceivedLine
@@ -172,3 +173,11 @@ def test_the_peak_is_the_highest_of_all_rounds() -> None:
 def test_steady_needs_uniform_before_it() -> None:
     assert Plan(workloads=(Name.STEADY,)).in_order() == (Name.UNIFORM, Name.STEADY)
     assert Plan(workloads=(Name.HOT_SKU, Name.ONLINE_RETAIL)).in_order() == (Name.ONLINE_RETAIL, Name.HOT_SKU)
+
+
+def test_outside_of_a_checkout_only_ours_can_be_measured(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    rivals.check([OURS, NAIVE, LIMIT])
+    monkeypatch.setattr(rivals, "ROOT", tmp_path)
+    rivals.check([OURS])
+    with pytest.raises(UserError, match="in a checkout only"):
+        rivals.check([OURS, LIMIT])
