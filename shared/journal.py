@@ -41,12 +41,14 @@ class Own(NamedTuple):
 
 @dataclass(frozen=True, slots=True)
 class Entry:
-    """A row. `parked` are the timers that left their table without being applied."""
+    """A row. `parked` are the timers that left their table without being applied; `read_back`: by the service as it is after a
+    restore (`shared.read_back`)."""
 
     number: int
     business: datetime
     applied: tuple[Run | Own, ...]
     parked: tuple[Due, ...]
+    read_back: bool = False
 
 
 def applied(items: Iterable[Item]) -> list[Run | Own]:
@@ -69,21 +71,24 @@ def _entry(first: Item, last: Item) -> Run | Own:
     return Own(first.type, first.message.model_dump(mode="json"), first.envelope.id, first.envelope.time.isoformat())
 
 
-async def write(tx: Connection, number: int, now: datetime, items: Iterable[Item], parked: Sequence[Due] = ()) -> None:
+async def write(
+    tx: Connection, number: int, now: datetime, items: Iterable[Item], parked: Sequence[Due] = (), *, read_back: bool = False
+) -> None:
     """The row of the transaction `number`: it applied these items, and parked these timers."""
     entries = [entry if isinstance(entry, Run) else entry._asdict() for entry in applied(items)]
     await tx.execute(
-        "INSERT INTO runtime.journal (number, business, applied, parked) VALUES ($1, $2, $3, $4)",
-        number, now, json.dumps(entries), json.dumps([(kind, key, due.isoformat()) for kind, key, due in parked]),
+        "INSERT INTO runtime.journal (number, business, applied, parked, read_back) VALUES ($1, $2, $3, $4, $5)",
+        number, now, json.dumps(entries), json.dumps([(kind, key, due.isoformat()) for kind, key, due in parked]), read_back,
     )  # fmt: skip
 
 
 async def read(tx: "Connection | asyncpg.Connection[Any]") -> AsyncIterator[Entry]:
     """All rows in the order of their numbers, in which transactions that touched the same things followed one another."""
-    async for row in tx.cursor("SELECT number, business, applied, parked FROM runtime.journal ORDER BY number", prefetch=500):
+    async for row in tx.cursor("SELECT number, business, applied, parked, read_back FROM runtime.journal ORDER BY number", prefetch=500):
         yield Entry(
             row["number"],
             row["business"],
             tuple(Run(*entry) if isinstance(entry, list) else Own(**entry) for entry in json.loads(row["applied"])),
             tuple((kind, key, datetime.fromisoformat(due)) for kind, key, due in json.loads(row["parked"])),
+            row["read_back"],
         )

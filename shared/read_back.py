@@ -55,11 +55,11 @@ async def read_back(
         if not await _lost(service, pool, unread):
             return False
         log.warning("the database was restored: reading back what the service has told")
-        transactions = Transactions(restored, settings, pool, clock)
+        transactions = Transactions(restored, settings, pool, clock, read_back=True)
         for topic in restored.topics:
             count = 0
             async for deliveries in unread.records([topic]):
-                ours = [_if_ours(each, service.name) for each in deliveries] if topic in service.own else deliveries
+                ours = [if_ours(each, service) for each in deliveries]
                 for chunk in cut(ours):
                     # All from `next` on was asked for: what lies before the first record holds none.
                     starts = {place: span.first for place, span in partitions.spans(chunk).items()}
@@ -73,19 +73,20 @@ async def read_back(
 async def _lost(service: Service[Any], pool: "asyncpg.Pool[Any]", unread: "_Unread") -> bool:
     """Whether the service has told something that this database does not know of."""
     async for deliveries in unread.records(service.own):
-        told = [(each.topic, each.partition, each.offset, each.envelope.internal) for each in deliveries if _ours(each, service.name)]
+        told = [(each.topic, each.partition, each.offset, each.envelope.internal) for each in deliveries if _ours(each, service)]
         if await pool.fetchval(_UNKNOWN, *([row[column] for row in told] for column in range(4))):
             return True
     return False
 
 
-def _ours(delivery: Delivery, service: str) -> bool:
-    return delivery.envelope.source == f"{OUR_SOURCE}{service}" and delivery.envelope.internal is not None
-
-
-def _if_ours(delivery: Delivery, service: str) -> Delivery:
+def if_ours(delivery: Delivery, service: Service[Any]) -> Delivery:
     """The record, without content if somebody else wrote it where only the service writes."""
-    return delivery if _ours(delivery, service) else delivery._replace(messages=(), flaws=())
+    foreign = delivery.topic in {topic.name for topic in service.own} and not _ours(delivery, service)
+    return delivery._replace(messages=(), flaws=()) if foreign else delivery
+
+
+def _ours(delivery: Delivery, service: Service[Any]) -> bool:
+    return delivery.envelope.source == f"{OUR_SOURCE}{service.name}" and delivery.envelope.internal is not None
 
 
 @dataclass(frozen=True)

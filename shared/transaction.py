@@ -93,6 +93,8 @@ class Transactions:
     settings: Settings
     pool: "asyncpg.Pool[Any]"
     clock: Clock
+    read_back: bool = False
+    """Whether `service` is the service as it is after a restore: the journal says so."""
     _failures: list[Item] = field(default_factory=list, init=False)
     """What was parked since a handler last succeeded, over all committed transactions of this process."""
 
@@ -203,7 +205,7 @@ class Transactions:
         await dead_letters.write(tx, [*turn.letters, *effects.letters], now)
         if turn.superseded:
             await dead_letters.supersede(tx, sorted(turn.superseded), now)
-        await journal.write(tx, number, now, turn.applied, _timers(turn.waiting))
+        await journal.write(tx, number, now, turn.applied, _timers(turn.waiting), read_back=self.read_back)
         return Outcome(len(turn.applied), turn.letters, effects.corrections)
 
     async def _turn(self, tx: Connection, state: Any, given: Sequence[Item], *, replaying: bool) -> "_Turn":

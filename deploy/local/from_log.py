@@ -27,6 +27,7 @@ from shared.contracts.base import JsonObject, Message
 from shared.items import Item
 from shared.journal import Own, Run
 from shared.partitions import Place
+from shared.read_back import if_ours
 from shared.service import Service
 from shared.settings import SERVICES, Settings
 from shared.transaction import Transactions
@@ -109,8 +110,10 @@ async def _replay(settings: Settings, service: Service[Any], live: Connection, s
     try:
         async with asking(settings) as kafka:
             log = await _Log.of(settings, service, kafka, live)
-            transactions = Transactions(service, scratch, pool, wall)
+            as_ever = Transactions(service, scratch, pool, wall)
+            reading_back = Transactions(service.read_back or service, scratch, pool, wall)
             async for entry in journal.read(live):
+                transactions = reading_back if entry.read_back else as_ever
                 try:
                     await transactions.reapply(entry, [item for part in entry.applied for item in await log.items(part)])
                 except (UserError, KafkaError, *db.TRANSIENT):
@@ -157,7 +160,7 @@ class _Log:
             return [items.of_the_service(self._service.name, message, part.id, datetime.fromisoformat(part.time))]
         first, last = (part.first, part.first_index), (part.last, part.last_index)
         records = await self._records((part.topic, part.partition), part.first, part.last)
-        found = items.of_records(self._service, (read(record, part.topic) for record in records))
+        found = items.of_records(self._service, (if_ours(read(record, part.topic), self._service) for record in records))
         run = [item for item in found if first <= (item.origin.offset, item.origin.index) <= last]
         ends = [(item.origin.offset, item.origin.index) for item in (*run[:1], *run[-1:])]
         if ends != [first, last]:

@@ -51,7 +51,8 @@ CREATE TABLE runtime.journal (
     business timestamptz NOT NULL,
     wall timestamptz NOT NULL DEFAULT clock_timestamp(),
     applied jsonb NOT NULL, -- in order: [topic, partition, offset, index, last offset, last index], or what the service told itself
-    parked jsonb NOT NULL   -- timers that left the table without being applied: [kind, key, due]
+    parked jsonb NOT NULL,  -- timers that left the table without being applied: [kind, key, due]
+    read_back boolean NOT NULL DEFAULT false -- applied while a restored database learnt what had been told
 );
 
 -- Due things, at business times; `kind` is the name of the timer's class.

@@ -80,12 +80,12 @@ async def test_outbox_in_the_transaction(settings: Settings, monkeypatch: pytest
         monkeypatch.setattr(outbox, "write", write_apart)
     write_row, alive = journal.write, False
 
-    async def dies_once(*arguments: Any) -> None:
+    async def dies_once(*arguments: Any, **more: Any) -> None:
         nonlocal alive
         if not alive:
             alive = True
             raise ConnectionError("killed")
-        await write_row(*arguments)
+        await write_row(*arguments, **more)
 
     monkeypatch.setattr(journal, "write", dies_once)
     await toy.prepare(settings)

@@ -7,6 +7,7 @@ from collections.abc import Iterable
 import asyncpg
 import pytest
 
+from deploy.local.from_log import check
 from shared import db
 from shared.clock import wall
 from shared.codec import cloud_event_headers, encode
@@ -40,6 +41,11 @@ def printed(state: toy.State, message: DemandSet, context: Context) -> Iterable[
     return ()
 
 
+def not_read_back(state: toy.State, message: DemandSet, context: Context) -> Iterable[Effect]:
+    """What was printed is no news but to a database that was restored."""
+    raise AssertionError(message)
+
+
 def stop(state: toy.State, message: OrderCancelRequested, context: Context) -> Iterable[Effect]:
     """Stops what was printed; anything else is refused."""
     return () if state[message.order].told else (Refuse("unknown", "nothing of this order was printed"),)
@@ -52,10 +58,13 @@ FORGETFUL = dataclasses.replace(
         OrderPlaced: Route(placed, toy._account),
         OrderCancelRequested: Route(stop, toy._account),
         toy.Reminder: Route(due, toy._account),
-        DemandSet: Route(printed, toy._account),
+        DemandSet: Route(not_read_back, toy._account),
     },
 )
-PRINTER = dataclasses.replace(FORGETFUL, read_back=dataclasses.replace(FORGETFUL, topics=(ORDERS_DEMAND, COMMERCE_ORDERS)))
+RESTORED = dataclasses.replace(
+    FORGETFUL, topics=(ORDERS_DEMAND, COMMERCE_ORDERS), routes={**FORGETFUL.routes, DemandSet: Route(printed, toy._account)}
+)
+PRINTER = dataclasses.replace(FORGETFUL, read_back=RESTORED)
 
 
 async def prints(settings: Settings) -> Counter[str]:
@@ -103,6 +112,9 @@ async def test_what_was_told_after_the_backup_is_not_told_again(settings: Settin
     await lives(settings, service, "E")
     again = 1 if service is PRINTER else 2
     assert await prints(settings) == {"A": 1, "B": 1, "C": again, "D": again, "E": 1}
+    replayed = await check(settings, service, toy.STATE)
+    assert replayed.checked
+    assert replayed.violations == []
 
 
 async def test_a_timer_that_is_due_in_the_backup_waits_for_what_was_told(settings: Settings) -> None:
