@@ -27,7 +27,8 @@ CHECKS: dict[str, str] = {
     "free units are never negative": "SELECT sku, on_hand, allocated FROM sku WHERE on_hand < allocated OR allocated < 0",
     "nothing lies free while a line waits": """
         SELECT sku, on_hand - allocated AS free, waiting FROM sku
-        WHERE on_hand > allocated AND EXISTS (SELECT FROM demand WHERE demand.sku = sku.sku AND wanted > served + refused)""",
+        WHERE on_hand > allocated AND EXISTS (SELECT FROM demand WHERE demand.sku = sku.sku AND wanted > served + refused)
+            AND NOT EXISTS (SELECT FROM runtime.timer WHERE kind = 'StockAgain' AND key = sku)""",
     "what was received is in the ledger, once": """
         SELECT sku, received_total, booked.units
         FROM (SELECT sku, received_total FROM sku WHERE received_total <> 0) AS stock

@@ -131,6 +131,8 @@ class MovementKind(StrEnum):
     CANCELLED = "cancelled"
     WITHDRAWN = "withdrawn"
     SHIPPED = "shipped"
+    RESTORED = "restored"
+    """Set aside as it had been before the database was restored: decided then, not now."""
     CORRECTED = "corrected"
     """Makes up for entries that were lost or changed; moves nothing now."""
 
@@ -177,14 +179,15 @@ class State:
 
     Four say which message was the last to do something: `touched` a SKU at all, `freed` units of it, `rescheduled` it (supply
     ahead of its queue is another than when promises were made), and brought the newest claim of a line (`claimed`). Lines with a
-    new demand version are `unanswered`. Of SKUs to be repaired there are all lines and the sums of the ledger; once `repaired`, the
-    stored ones are as they should have been.
+    new demand version are `unanswered`. `receipts` are the booked ones with their good units. After a restore lines have units `restored`
+    that they were given before, and of SKUs everyone is told `again`. Of SKUs to be repaired there are all lines and the sums of the
+    ledger; once `repaired`, the stored ones are as they should have been.
     """
 
     skus: dict[str, Sku] = field(default_factory=dict)
     demands: dict[LineKey, Demand] = field(default_factory=dict)
     supplies: dict[LineKey, Supply] = field(default_factory=dict)
-    receipts: set[ReceiptLine] = field(default_factory=set)
+    receipts: dict[ReceiptLine, int] = field(default_factory=dict)
     ledgers: dict[str, Ledger] = field(default_factory=dict)
     stored_skus: dict[str, Sku] = field(init=False)
     stored_demands: dict[LineKey, Demand] = field(init=False)
@@ -195,6 +198,8 @@ class State:
     rescheduled: dict[str, str] = field(default_factory=dict, init=False)
     claimed: dict[LineKey, str] = field(default_factory=dict, init=False)
     unanswered: set[LineKey] = field(default_factory=set, init=False)
+    restored: dict[LineKey, int] = field(default_factory=dict, init=False)
+    again: set[str] = field(default_factory=set, init=False)
     repaired: set[str] = field(default_factory=set, init=False)
 
     def __post_init__(self) -> None:

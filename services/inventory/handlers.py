@@ -37,9 +37,11 @@ def stock_counted(state: State, message: StockCounted, context: Context) -> Iter
 def stock_received(state: State, message: StockReceived, context: Context) -> Iterable[Effect]:
     """Books the good units of a receipt line, once; until purchasing tells the supply's new level they are no longer awaited."""
     receipt = (message.receipt, message.purchase_order, message.line)
-    if receipt in state.receipts:
-        return [Refuse("already_received", f"receipt {message.receipt} of {message.purchase_order}/{message.line} was booked before")]
-    state.receipts.add(receipt)
+    booked = state.receipts.get(receipt)
+    if booked is not None:
+        again = f"receipt {message.receipt} of {message.purchase_order}/{message.line} was booked before, with {booked} units"
+        return () if booked == message.good else [Refuse("already_received", again)]
+    state.receipts[receipt] = message.good
     stock = state.skus[message.sku]
     state.skus[message.sku] = stock._replace(on_hand=stock.on_hand + message.good, received_total=stock.received_total + message.good)
     state.movements.append(
@@ -76,7 +78,7 @@ def demand_set(state: State, message: DemandSet, context: Context) -> Iterable[E
     were never served free nothing."""
     known = state.demands.get((message.order, message.line))
     if known is None:
-        known = _new(message)
+        known = unclaimed(message)
     elif message.version <= known.version:
         return ()
     if message.sku != known.sku:
@@ -121,14 +123,14 @@ def decide(policy: Policy, state: State, context: Context) -> list[Effect]:
     for sku in sorted(state.touched):
         given = _serve(state, sku, lines[sku])
         _refuse(state, sku, lines[sku])
-        _book(state, sku, lines[sku], given)
+        book(state, sku, lines[sku], given)
         _promise(state, sku, lines[sku], supplies[sku], today)
         effects += _answers(state, sku, lines[sku], context)
         effects += _levels(state, sku, context)
     return effects
 
 
-def _new(message: DemandSet) -> Demand:
+def unclaimed(message: DemandSet) -> Demand:
     """A line that nobody has claimed for yet."""
     return Demand(
         message.order, message.line, message.sku, wanted=0, shipped=0, served=0, refused=0, queue_class=message.queue_class,
@@ -159,7 +161,9 @@ def _refuse(state: State, sku: str, lines: Sequence[LineKey]) -> None:
             state.demands[key] = line._replace(refused=line.refused + refused)
 
 
-def _book(state: State, sku: str, lines: Sequence[LineKey], given: Mapping[LineKey, int]) -> None:
+def book(
+    state: State, sku: str, lines: Sequence[LineKey], given: Mapping[LineKey, int], kind: MovementKind = MovementKind.ALLOCATED
+) -> None:
     """Writes to the ledger what lines were given and who joined or left the queue, net of the transaction and in queue order:
     so the ledger says who waited at every commit, and a line that is served at once costs no entry more."""
     demands = state.demands
@@ -169,10 +173,7 @@ def _book(state: State, sku: str, lines: Sequence[LineKey], given: Mapping[LineK
         waited = min(units, max(0, -joined))
         cause = state.cause(line, state.freed)
         if units:
-            allocated = Movement(
-                sku, MovementKind.ALLOCATED, allocated=units, waiting=-waited, order=line.order, line=line.line, cause=cause
-            )
-            state.movements.append(allocated)
+            state.movements.append(Movement(sku, kind, allocated=units, waiting=-waited, order=line.order, line=line.line, cause=cause))
         if joined > 0:
             state.movements.append(Movement(sku, MovementKind.BACKORDERED, waiting=joined, order=line.order, line=line.line, cause=cause))
         elif cancelled := -joined - waited:
@@ -220,15 +221,17 @@ def _answers(state: State, sku: str, lines: Sequence[LineKey], context: Context)
         if answered or stored is None or (line.served, line.promise_version) != (stored.served, stored.promise_version):
             yield Send(
                 DemandServed(
-                    order=line.order, line=line.line, served=line.served, ship_by=line.ship_by,
+                    order=line.order, line=line.line, served=line.served, refused=line.refused, ship_by=line.ship_by,
                     promise_version=line.promise_version, demand_version=line.demand_version, version=context.number, causation=cause,
                 ), cause,
             )  # fmt: skip
 
 
 def _levels(state: State, sku: str, context: Context) -> Iterable[Effect]:
-    """What changed for purchasing, and what changed for the shop (that more units wait is no news to it); after a repair both."""
-    stored, stock, cause, again = state.stored_skus[sku], state.skus[sku], state.touched[sku], sku in state.repaired
+    """What changed for purchasing, and what changed for the shop (that more units wait is no news to it); after a restore or a repair
+    all of it."""
+    stored, stock, cause = state.stored_skus[sku], state.skus[sku], state.touched[sku]
+    again = sku in state.again or sku in state.repaired
     if stock.shortage != stored.shortage or again:
         yield Send(
             ShortageChanged(

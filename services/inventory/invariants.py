@@ -136,6 +136,9 @@ CHECKS: dict[str, Check[State]] = {
     "every claim is answered as it stands": answers,
 }
 
+WHILE_READING_BACK = {invariant: look for invariant, look in CHECKS.items() if look not in {in_turn, answers}}
+"""Then nobody is served or answered: that is done afterwards (`read_back`)."""
+
 
 def _open(line: Demand) -> int:
     return max(0, line.wanted - line.served - line.refused)

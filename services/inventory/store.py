@@ -9,7 +9,9 @@ from collections.abc import Collection, Sequence
 from typing import Any
 
 from services.inventory.domain import Demand, Ledger, Moved, Sku, State, Supply
+from services.inventory.timers import AnswerDue, StockAgain
 from shared.contracts.base import Message
+from shared.contracts.inventory import DemandServed
 from shared.contracts.orders import DemandSet
 from shared.contracts.purchasing import StockReceived, SupplyChanged
 from shared.contracts.warehouse import BackorderPolicy
@@ -26,6 +28,7 @@ _MOVEMENT = "sku, kind, on_hand, allocated, waiting, order_id, receipt, purchase
 
 _STUBS = "INSERT INTO sku (sku) SELECT unnest($1::text[]) ON CONFLICT DO NOTHING"
 _LOCK_SKUS = f"SELECT {_SKU} FROM sku WHERE sku = ANY($1) ORDER BY sku FOR UPDATE"
+_SKUS_OF_LINES = "SELECT DISTINCT sku FROM demand WHERE (order_id, line) IN (SELECT * FROM unnest($1::text[], $2::int[]))"
 _DEMANDS = f"""
     SELECT {_DEMAND} FROM demand WHERE (order_id, line) IN (SELECT * FROM unnest($1::text[], $2::int[]))
     ORDER BY order_id, line"""  # the order of what is answered: the same for the same batch
@@ -34,7 +37,7 @@ _SUPPLIES = (
     f" UNION SELECT {_SUPPLY} FROM supply WHERE (purchase_order, line) IN (SELECT * FROM unnest($2::text[], $3::int[]))"
 )
 _RECEIPTS = (
-    "SELECT receipt, purchase_order, line FROM ledger WHERE kind = 'received'"
+    "SELECT receipt, purchase_order, line, on_hand FROM ledger WHERE kind = 'received'"
     " AND (receipt, purchase_order, line) IN (SELECT * FROM unnest($1::text[], $2::text[], $3::int[]))"
 )
 _LINES = f"SELECT {_DEMAND} FROM demand WHERE sku = ANY($1)"
@@ -72,10 +75,15 @@ _UPSERT_SUPPLIES = f"""
 async def load(tx: Connection, messages: Sequence[Applicable]) -> State:
     """Locks the SKUs of the messages (unknown ones become stubs); loads the lines, supplies and receipts that the messages name,
     and every supply of these SKUs that is still to come; for a repair all lines, and the sums of the ledger."""
-    named = {message.key for message in messages if isinstance(message, Message)}  # every topic taken here is keyed by SKU
+    told = {(message.order, message.line) for message in messages if type(message) is DemandServed}
+    told |= {message.line_key for message in messages if type(message) is AnswerDue}
+    lines = told | {(message.order, message.line) for message in messages if isinstance(message, DemandSet)}
+    # All else is keyed by SKU, which for a line never changes.
+    named = {message.key for message in messages if isinstance(message, Message | StockAgain) and type(message) is not DemandServed}
+    if told:
+        named |= {row["sku"] for row in await tx.fetch(_SKUS_OF_LINES, *_columns(told, 2))}
     ill = {message.key for message in messages if isinstance(message, Repair)}
     skus = sorted(named | ill)
-    lines = {(message.order, message.line) for message in messages if isinstance(message, DemandSet)}
     supplies = {(message.purchase_order, message.line) for message in messages if isinstance(message, StockReceived | SupplyChanged)}
     receipts = {(message.receipt, message.purchase_order, message.line) for message in messages if isinstance(message, StockReceived)}
     await tx.execute(_STUBS, sorted(named))
@@ -89,7 +97,7 @@ async def load(tx: Connection, messages: Sequence[Applicable]) -> State:
         skus={stock.sku: stock for stock in stocks},
         demands={demand.key: demand for demand in demands},
         supplies={supply.key: supply for supply in coming},
-        receipts={(receipt, purchase_order, line) for receipt, purchase_order, line in booked},
+        receipts={(receipt, purchase_order, line): good for receipt, purchase_order, line, good in booked},
         ledgers=await _ledgers(tx, ill) if ill else {},
     )
 

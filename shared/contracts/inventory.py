@@ -34,12 +34,14 @@ class DemandRefused(ListedMessage):
 
 @contract(INVENTORY_ALLOCATIONS, key="order", level=("order", "line"))
 class DemandServed(ListedMessage):
-    """`served` = units ever set aside for the line and not taken back, shipped ones included. `ship_by` is the promise for
-    what still waits (None = no date), `promise_version` rises with each change of it. `demand_version` is the claim's that is answered."""
+    """`served` = units ever set aside for the line and not taken back, shipped ones included; `refused` ones are not in stock and
+    may not wait. `ship_by` is the promise for what still waits (None = no date), `promise_version` rises with each change of it.
+    `demand_version` is the claim's that is answered."""
 
     order: Identifier
     line: LineNumber
     served: Count
+    refused: Count = 0
     ship_by: Day | None = None
     promise_version: Version = 0
     demand_version: Version

@@ -49,7 +49,8 @@ CREATE INDEX supply_open ON supply (sku) WHERE open > 0;                -- what 
 CREATE TABLE ledger (
     id             bigint GENERATED ALWAYS AS IDENTITY PRIMARY KEY,
     sku            text COLLATE "C" NOT NULL,
-    kind           text        NOT NULL CHECK (kind IN ('counted', 'received', 'backordered', 'allocated', 'cancelled', 'withdrawn', 'shipped', 'corrected')),
+    kind           text        NOT NULL CHECK (kind IN (
+        'counted', 'received', 'backordered', 'allocated', 'cancelled', 'withdrawn', 'shipped', 'restored', 'corrected')),
     on_hand        bigint      NOT NULL,
     allocated      bigint      NOT NULL,
     waiting        bigint      NOT NULL,

@@ -9,6 +9,7 @@ import asyncpg
 import pytest
 
 from services.inventory.app import service
+from shared import migrate
 from shared.settings import Settings
 
 SERVICE = service(Settings())
@@ -23,7 +24,7 @@ async def pool(database_url: str) -> AsyncIterator["asyncpg.Pool[Any]"]:
         await server.execute(f'CREATE DATABASE "{name}"')
         url = urlunsplit(urlsplit(database_url)._replace(path=f"/{name}"))
         async with asyncpg.create_pool(url, min_size=0, max_size=4) as connections:
-            for path in sorted(SERVICE.migrations.glob("*.sql")):
+            for path in migrate.files(SERVICE.migrations):
                 await connections.execute(path.read_text(encoding="utf-8"))
             yield connections
     finally:

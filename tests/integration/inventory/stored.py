@@ -6,11 +6,12 @@ from typing import Any
 
 import asyncpg
 
-from services.inventory import handlers, store
+from services.inventory import store
 from services.inventory.app import service
-from shared.service import Context, Effect, Send
+from services.inventory.domain import State
+from shared.service import Context, Effect, Send, Service
 from shared.settings import Settings
-from tests.unit.inventory.house import NOON, POLICY
+from tests.unit.inventory.house import NOON, in_order
 
 SERVICE = service(Settings())
 
@@ -23,21 +24,21 @@ class StoredHouse:
     number: int = 0
     statements: int = 0
 
-    async def apply(self, *messages: Any, now: datetime = NOON) -> list[Any]:
+    async def apply(self, *messages: Any, now: datetime = NOON, service: Service[State] = SERVICE) -> list[Any]:
         """One transaction; answers what it sent."""
         self.number += 1
         self.statements = 0
-        ordered = sorted(messages, key=lambda message: SERVICE.topics.index(message.TOPIC))
+        ordered = in_order(messages)
         effects: list[Effect] = []
         async with self.pool.acquire() as tx, tx.transaction():
             tx.add_query_logger(self._count)
             state = await store.load(tx, ordered)
             for index, message in enumerate(ordered):
                 context = Context(now, self.number, f"m{self.number}#{index}", "", now, now)
-                effects += SERVICE.routes[type(message)].handler(state, message, context)
-            await store.prepare(tx, state)
+                effects += service.routes[type(message)].handler(state, message, context)
+            await service.prepare(tx, state)
             context = Context(now, self.number, "", "", now, now)
-            effects += handlers.decide(POLICY, state, context)
+            effects += service.decide(state, context)
             await store.save(tx, state, context)
             tx.remove_query_logger(self._count)
         return [effect.message for effect in effects if isinstance(effect, Send)]

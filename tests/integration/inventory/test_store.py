@@ -13,6 +13,7 @@ from shared.contracts.warehouse import BackorderPolicy
 from shared.service import Context
 from tests.integration.inventory.stored import StoredHouse
 from tests.unit.inventory.house import NOON, House, counted, day, defined, demand, received, supply
+from tests.unit.inventory.test_read_back import READ_BACK, Tapped, backup, by_topic
 from tests.unit.inventory.world import SKUS, STEPS, World
 
 
@@ -32,6 +33,16 @@ async def rows(pool: "asyncpg.Pool[Any]") -> dict[str, Any]:
         "demands": [Demand(*row) for row in demands],
         "supplies": [Supply(*row) for row in supplies],
         "ledger": [Movement(*row) for row in ledger],
+    }
+
+
+def rows_of(house: House) -> dict[str, Any]:
+    """The same of a house in memory."""
+    return {
+        "skus": [house.skus[sku] for sku in sorted(house.skus)],
+        "demands": [house.demands[line] for line in sorted(house.demands)],
+        "supplies": [house.supplies[line] for line in sorted(house.supplies)],
+        "ledger": house.ledger,
     }
 
 
@@ -68,6 +79,31 @@ async def test_the_tables_hold_what_the_rows_in_memory_hold(pool, seed):
     assert [tuple(row) for row in await pool.fetch(fairness.ENTRIES)] == house.entries()
     assert await pool.fetchval(audit.COUNTS["lines"]) == len(house.demands)
     assert await pool.fetchval(audit.COUNTS["movements"]) == len(house.ledger) > 20
+
+
+@pytest.mark.parametrize("seed", range(3))
+async def test_restored_tables_read_back_as_rows_in_memory_do(pool, seed):
+    choices = random.Random(seed)
+    house, stored = Tapped(), StoredHouse(pool)
+    world = World(house)
+    opening = [("define", 3), ("define", 1), ("count", 5)]
+    for steps in [opening, *([(choices.choice(STEPS), choices.randrange(10_000)) for _ in range(8)] for _ in range(10))]:
+        messages = world.messages(steps)
+        house.apply(*messages)
+        await stored.apply(*messages)
+    restored, heard, told = backup(house), len(house.heard), len(house.told_ever)
+    for _ in range(10):
+        house.apply(*world.messages([(choices.choice(STEPS), choices.randrange(10_000)) for _ in range(8)]))
+    restored.number = stored.number = 1_000_000
+    for messages in by_topic(house.heard[heard:], [message for sent in house.told_ever[told:] for message in sent]):
+        restored.apply(*messages, service=READ_BACK)
+        assert await stored.apply(*messages, service=READ_BACK) == restored.sent == []
+        assert await rows(pool) == rows_of(restored)
+    timers, restored.timers = list(restored.timers.values()), {}
+    assert timers
+    assert sorted(await stored.apply(*timers), key=repr) == sorted(restored.apply(*timers).sent, key=repr)
+    assert await rows(pool) == rows_of(restored)
+    assert await violations(pool) == {}
 
 
 async def test_a_sku_carries_the_number_of_its_latest_transaction_and_a_line_the_version_of_its_claim(pool):

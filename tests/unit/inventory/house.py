@@ -3,18 +3,20 @@
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
+from functools import partial
 from typing import Any
 from zoneinfo import ZoneInfo
 
 from services.inventory import handlers
 from services.inventory.app import service
 from services.inventory.domain import Demand, Ledger, LineKey, Moved, Movement, MovementKind, Policy, ReceiptLine, Sku, State, Supply
+from services.inventory.timers import AnswerDue, StockAgain
 from shared.contracts.base import Message
-from shared.contracts.inventory import DemandRefused, DemandServed
+from shared.contracts.inventory import INVENTORY_ALLOCATIONS, DemandRefused, DemandServed
 from shared.contracts.orders import DemandSet
 from shared.contracts.purchasing import StockReceived, SupplyChanged
 from shared.contracts.warehouse import BackorderPolicy, SkuDefined, StockCounted
-from shared.service import Context, Corrected, Effect, Refuse, Repair, Send
+from shared.service import Context, Corrected, Effect, Refuse, Repair, Schedule, Send, Service, Timer, Unschedule
 from shared.settings import Settings
 
 SERVICE = service(Settings())
@@ -78,6 +80,12 @@ def demand(
     )  # fmt: skip
 
 
+def in_order(messages: Sequence[Any]) -> list[Any]:
+    """As a batch applies them."""
+    topics = (*SERVICE.topics, INVENTORY_ALLOCATIONS)
+    return sorted(messages, key=lambda message: topics.index(message.TOPIC) if isinstance(message, Message) else -1)
+
+
 class BrokenError(AssertionError):
     """What a transaction broke: (invariant, aggregate, detail)."""
 
@@ -90,7 +98,7 @@ class House:
     skus: dict[str, Sku] = field(default_factory=dict)
     demands: dict[LineKey, Demand] = field(default_factory=dict)
     supplies: dict[LineKey, Supply] = field(default_factory=dict)
-    receipts: set[ReceiptLine] = field(default_factory=set)
+    receipts: dict[ReceiptLine, int] = field(default_factory=dict)
     ledger: list[Movement] = field(default_factory=list)
     numbers: list[int] = field(default_factory=list)
     number: int = 0
@@ -99,29 +107,37 @@ class House:
     refusals: list[str] = field(default_factory=list)
     corrections: list[str] = field(default_factory=list)
     reads: dict[str, int | None] = field(default_factory=dict)
+    timers: dict[tuple[str, str], Timer] = field(default_factory=dict)
     guarded: bool = True
 
-    def apply(self, *messages: Any, now: datetime = NOON) -> "House":
-        """One transaction, as the runtime runs it: by topic, then in the given order."""
+    def apply(self, *messages: Any, now: datetime = NOON, service: Service[State] | None = None) -> "House":
+        """One transaction, as the runtime runs it: by topic, then in the given order; by the service as ever, or by another."""
+        decide, service = (service.decide, service) if service else (partial(handlers.decide, POLICY), SERVICE)
         self.number += 1
-        messages = tuple(sorted(messages, key=lambda message: SERVICE.topics.index(message.TOPIC) if isinstance(message, Message) else -1))
-        state = self._load(messages)
+        ordered = in_order(messages)
+        state = self._load(ordered)
         effects: list[Effect] = []
-        for index, message in enumerate(messages):
-            effects += SERVICE.routes[type(message)].handler(
+        for index, message in enumerate(ordered):
+            effects += service.routes[type(message)].handler(
                 state, message, Context(now, self.number, f"m{self.number}#{index}", "", now, now)
             )
         self.reads = state.queue_reads()
         for sku, limit in self.reads.items():
             state.add_queue(self.queue(sku)[:limit])
         context = Context(now, self.number, "", "", now, now)
-        effects += handlers.decide(POLICY, state, context)
+        effects += decide(state, context)
         sends = [effect for effect in effects if isinstance(effect, Send)]
         told = [send.message for send in sends]
-        broken = [(name, *found) for name, check in SERVICE.checks.items() for found in check(state, told, context)]
+        broken = [(name, *found) for name, check in service.checks.items() for found in check(state, told, context)]
         if broken and self.guarded:
             raise BrokenError(broken)
         self._save(state)
+        for effect in effects:
+            match effect:
+                case Schedule(timer):
+                    self.timers[type(timer).__name__, timer.key] = timer
+                case Unschedule(timer):
+                    self.timers.pop((type(timer).__name__, timer.key), None)
         self.refusals = [effect.reason for effect in effects if isinstance(effect, Refuse)]
         self.corrections = [effect.detail for effect in effects if isinstance(effect, Corrected)]
         self.sent, self.causes = [send.message for send in sends], [send.cause for send in sends]
@@ -167,9 +183,12 @@ class House:
         return {message.order: (message.ship_by, message.promise_version) for message in self.told(DemandServed)}
 
     def _load(self, messages: Sequence[Any]) -> State:
-        skus = {message.sku for message in messages if not isinstance(message, Repair)}
+        lines = {(message.order, message.line) for message in messages if isinstance(message, DemandSet | DemandServed)}
+        lines |= {message.line_key for message in messages if isinstance(message, AnswerDue)}
+        skus = {message.key for message in messages if isinstance(message, StockAgain)}
+        skus |= {self.demands[key].sku for key in lines if key in self.demands}
+        skus |= {message.sku for message in messages if isinstance(message, Message) and not isinstance(message, DemandServed)}  # type: ignore[attr-defined]
         ill = {message.key for message in messages if isinstance(message, Repair)}
-        lines = {(message.order, message.line) for message in messages if isinstance(message, DemandSet)}
         named = {(message.purchase_order, message.line) for message in messages if isinstance(message, StockReceived | SupplyChanged)}
         for sku in skus:
             self.skus.setdefault(sku, Sku(sku))
@@ -178,7 +197,7 @@ class House:
             skus={sku: self.skus[sku] for sku in sorted(skus) if sku in self.skus},
             demands={key: line for key, line in self.demands.items() if key in lines or line.sku in ill},
             supplies={key: each for key, each in self.supplies.items() if (each.sku in skus and each.open) or key in named},
-            receipts=set(self.receipts),
+            receipts=dict(self.receipts),
             ledgers={sku: self._sums(sku) for sku in ill},
         )
 

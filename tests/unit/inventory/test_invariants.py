@@ -13,7 +13,7 @@ from shared.contracts.warehouse import BackorderPolicy
 from tests.unit.inventory.house import SERVICE, BrokenError, House, counted, day, defined, demand, received, supply
 
 LEDGER, IN_HOUSE, LINES, CLAIMS, IN_TURN, ANSWERS = SERVICE.checks
-DECIDE, BOOK = handlers.decide, handlers._book
+DECIDE, BOOK = handlers.decide, handlers.book
 
 
 def play() -> None:
@@ -97,13 +97,13 @@ def to_another_line(state: State, *rest: Any) -> None:
 
 
 BUGS = {
-    "books nothing": (("_book", lambda *_: None), LEDGER),
-    "does not book who waits": (("_book", without_waiting), LEDGER),
+    "books nothing": (("book", lambda *_: None), LEDGER),
+    "does not book who waits": (("book", without_waiting), LEDGER),
     "units from nowhere": (stock(on_hand=lambda it: it.on_hand + 1), LEDGER),
     "counts received units twice": (stock(received_total=lambda it: it.received_total * 2), LEDGER),
     "sells what is not there": (stock(allocated=lambda it: it.on_hand + 1), IN_HOUSE),
     "frees more than is set aside": (stock(allocated=lambda it: -1), IN_HOUSE),
-    "books to another line": (("_book", to_another_line), LINES),
+    "books to another line": (("book", to_another_line), LINES),
     "serves without a movement": (line(served=lambda it: it.served + 1, wanted=lambda it: it.wanted + 1), LINES),
     "loses who waits": (line(refused=lambda it: it.refused + it.open), LINES),
     "serves more than is wanted": (line(served=lambda it: it.wanted + 1), CLAIMS),

@@ -252,7 +252,7 @@ def test_receipts_and_counts_that_come_again_book_nothing(steps):
         facts += [message for message in messages if isinstance(message, StockReceived | StockCounted)]
     booked = {sku: stock._replace(next_date=None) for sku, stock in house.skus.items()}
     house.apply(*facts)
-    assert len(house.refusals) == len(facts)
+    assert len(house.refusals) == sum(isinstance(fact, StockCounted) for fact in facts)
     assert house.sent == []
     assert {sku: stock._replace(next_date=None) for sku, stock in house.skus.items()} == booked
 
