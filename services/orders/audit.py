@@ -30,7 +30,7 @@ CHECKS: dict[str, str] = {
     "an order is completed exactly when nothing of it is open, and says so once": """
         SELECT o.order_id, o.open_lines, o.completed_at, count(t.id) AS told
         FROM orders AS o LEFT JOIN timeline AS t ON t.order_id = o.order_id AND t.type = 'OrderCompleted'
-        WHERE o.status = 'accepted'
+        WHERE o.status = 'accepted' AND NOT EXISTS (SELECT FROM runtime.timer WHERE kind = 'ClaimAgain' AND key = o.order_id)
         GROUP BY o.order_id, o.open_lines, o.completed_at
         HAVING (o.open_lines = 0) <> (o.completed_at IS NOT NULL) OR count(t.id) <> (o.open_lines = 0)::integer
     """,

@@ -13,7 +13,10 @@ from typing import NamedTuple
 
 from shared.contracts.base import Message
 from shared.contracts.inventory import DemandServed
-from shared.contracts.orders import Amounts, LineAllocated, LineBackordered, LineEvent, LinePromised
+from shared.contracts.orders import Amounts, LineAllocated, LineBackordered, LineChange, LineEvent, LinePromised
+
+CONTENT_LOST = b""
+"""In place of the hash of a fact that is known only by what was told of it."""
 
 
 class Order(NamedTuple):
@@ -24,7 +27,12 @@ class Order(NamedTuple):
     queued_at: datetime
     content: bytes
     open_lines: int
-    completed: bool = False
+    completed_at: datetime | None = None
+
+    @property
+    def completed(self) -> bool:
+        """Whether that was told."""
+        return self.completed_at is not None
 
 
 class Line(NamedTuple):
@@ -149,6 +157,21 @@ def answer(line: Line, told: DemandServed) -> tuple[Line, list[Step]]:
     return after, steps
 
 
+def told(line: Line, change: LineChange, number: int) -> Line:
+    """The line as it was told, whatever is known of it. `number` names a claim that is still to be made: no earlier answer counts."""
+    amounts = change.amounts
+    return line._replace(
+        cancelled=amounts.cancelled,
+        shipped=amounts.shipped,
+        served=amounts.allocated + amounts.shipped,
+        answered=not amounts.pending,
+        ship_by=change.ship_by,
+        promise_version=change.promise_version,
+        demand_version=number,
+        version=change.version,
+    )
+
+
 class Status(StrEnum):
     """What an order is in one word."""
 
@@ -174,6 +197,11 @@ def status(lines: Iterable[Line]) -> Status:
     if any(line.open for line in lines):
         return Status.OPEN
     return Status.COMPLETED if any(line.shipped for line in lines) else Status.CANCELLED
+
+
+def counted(units: Iterable[tuple[int, int]]) -> bytes:
+    """In place of a parcel's content, when all that is known of it is what was counted: units by line."""
+    return hashlib.blake2b(repr(sorted(units)).encode(), digest_size=16).digest()
 
 
 def content_of(message: Message) -> bytes:

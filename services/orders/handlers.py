@@ -5,6 +5,7 @@ An order's own messages are collected in `state` and published by `decide`, one 
 
 from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
+from datetime import datetime
 
 from pydantic import TypeAdapter, ValidationError
 
@@ -82,23 +83,14 @@ def order_placed(state: State, message: OrderPlaced, context: Context) -> Iterab
     existing = state.orders.get(message.order)
     if existing is not None:
         return () if existing.content == content else (_order_exists(message.order),)
-    state.rejected.discard(message.order)
-    state.stubs.discard(message.order)
-    state.errors.pop(message.order, None)
-    state.placed[message.order] = message
-    state.orders[message.order] = Order(message.order, message.placed_at, context.appended, content, open_lines=len(message.lines))
-    state.lines[message.order] = {
-        ordered.line: Line(
-            message.order, ordered.line, ordered.sku, ordered.unit_price, ordered.quantity, demand_version=context.number
-        )
-        for ordered in message.lines
-    }  # fmt: skip
+    accept(state, message, context.appended, context.number)
     for ordered in message.lines:
         state.claims[message.order, ordered.line] = context.cause
     accepted = OrderAccepted(
         order=message.order,
         at=context.now,
         placed_at=message.placed_at,
+        queued_at=context.appended,
         customer=message.customer,
         currency=message.currency,
         lines=message.lines,
@@ -107,15 +99,34 @@ def order_placed(state: State, message: OrderPlaced, context: Context) -> Iterab
     return ()
 
 
+def accept(state: State, placed: OrderPlaced, queued_at: datetime, number: int) -> None:
+    """Makes it an order of ours, whose lines are to be claimed under this number."""
+    state.rejected.discard(placed.order)
+    state.stubs.discard(placed.order)
+    state.errors.pop(placed.order, None)
+    state.placed[placed.order] = placed
+    content = domain.content_of(placed)
+    state.orders[placed.order] = Order(placed.order, placed.placed_at, queued_at, content, open_lines=len(placed.lines))
+    state.lines[placed.order] = {
+        ordered.line: Line(placed.order, ordered.line, ordered.sku, ordered.unit_price, ordered.quantity, demand_version=number)
+        for ordered in placed.lines
+    }
+
+
 def order_invalid(state: State, message: OrderInvalid, context: Context) -> Iterable[Effect]:
     """Tells the sender what is wrong. An order that was accepted under this id stays as it is."""
     if message.order in state.orders:
         return ()
-    state.rejected.add(message.order)
-    state.stubs.discard(message.order)
-    state.errors[message.order] = message.errors
+    reject(state, message.order, message.errors)
     state.tell(message.order, OrderRejected(order=message.order, at=context.now, errors=message.errors), context)
     return ()
+
+
+def reject(state: State, order: str, errors: tuple[FieldError, ...]) -> None:
+    """Makes it an order that could not be accepted."""
+    state.rejected.add(order)
+    state.stubs.discard(order)
+    state.errors[order] = errors
 
 
 def order_cancel_requested(state: State, message: OrderCancelRequested, context: Context) -> Iterable[Effect]:
@@ -125,14 +136,14 @@ def order_cancel_requested(state: State, message: OrderCancelRequested, context:
     content = domain.content_of(message)
     known = state.cancellations.admit((message.order, message.request), content)
     if known is not None:
-        return () if known == content else (_used_again(message.order, "cancellation", message.request),)
+        return () if known in {content, domain.CONTENT_LOST} else (_used_again(message.order, "cancellation", message.request),)
     wishes = _wishes(state, message)
     too_late: list[RefusedLine] = []
     cancelled = 0
     for line, quantity in wishes:
         after, done = domain.cancel(line, quantity, context.number)
         if done:
-            _cancelled(state, after, done, context, reason=CancelReason.CUSTOMER, apart=message.request)
+            _cancelled(state, after, done, context, reason=CancelReason.CUSTOMER, request=message.request)
         if done < quantity:
             too_late.append(RefusedLine(line=line.line, quantity=quantity - done))
         cancelled += done
@@ -151,7 +162,8 @@ def shipment_confirmed(state: State, message: ShipmentConfirmed, context: Contex
     content = domain.content_of(message)
     known = state.shipments.admit((message.order, message.shipment), content)
     if known is not None:
-        return () if known == content else (_used_again(message.order, "shipment", message.shipment),)
+        same = known in {content, domain.counted(_by_line(message))}
+        return () if same else (_used_again(message.order, "shipment", message.shipment),)
     parcel = {"at": message.shipped_at, "shipment": message.shipment, "carrier": message.carrier, "tracking": message.tracking}
     unknown: list[str] = []
     surplus: list[str] = []
@@ -175,9 +187,9 @@ def decide(state: State, context: Context) -> Iterator[Effect]:
     for order_id, story in state.stories.items():
         published = list(messages(order_id, story))
         order = state.orders.get(order_id)
-        if order is not None and not order.open_lines and not order.completed:
-            state.orders[order_id] = order._replace(completed=True)
-            last = next(told for told in reversed(story) if isinstance(told, Changed))
+        last = next((told for told in reversed(story) if isinstance(told, Changed)), None)
+        if order is not None and last is not None and not order.open_lines and not order.completed:
+            state.complete(order, context.now)
             published.append(Send(OrderCompleted(order=order_id, at=context.now), last.cause, last.actor))
         state.timeline.extend((order_id, context.now, send.message, send.cause) for send in published)
         yield from published
@@ -197,10 +209,11 @@ def decide(state: State, context: Context) -> Iterator[Effect]:
         )
 
 
-def _cancelled(state: State, after: Line, done: int, context: Context, *, reason: CancelReason, apart: str = "") -> None:
+def _cancelled(state: State, after: Line, done: int, context: Context, *, reason: CancelReason, request: str | None = None) -> None:
     state.put(after)
     state.claims[after.order, after.line] = context.cause
-    state.tell_line(after, done, LineCancelled, {"at": context.now, "reason": reason}, context, f"{reason}/{apart}")
+    facts = {"at": context.now, "reason": reason, "request": request}
+    state.tell_line(after, done, LineCancelled, facts, context, f"{reason}/{request}")
 
 
 def _wishes(state: State, message: OrderCancelRequested) -> list[tuple[Line, int]]:

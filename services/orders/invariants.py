@@ -95,6 +95,9 @@ CHECKS: dict[str, Check[State]] = {
     "an order is completed exactly when nothing of it is open, and says so once": completed,
 }
 
+WHILE_READING_BACK = {invariant: look for invariant, look in CHECKS.items() if look not in {told, completed}}
+"""Then lines become what was told of them before, one event at a time (`read_back`)."""
+
 
 def _open(line: Line) -> int:
     return line.ordered - line.cancelled - line.shipped

@@ -3,6 +3,7 @@ line, and how it stands. Afterwards every line is claimed anew, so that inventor
 """
 
 from collections.abc import Iterator, Mapping, Sequence
+from datetime import datetime
 from decimal import Decimal
 from typing import Any
 
@@ -32,7 +33,7 @@ def repair(state: State, message: Repair, context: Context) -> Iterator[Correcte
         raise IrreparableError(f"it was told as completed, and by its story {still_open} lines are open")
     if (order.open_lines, order.completed) != (still_open, not still_open):
         yield Corrected(f"open lines {order.open_lines} → {still_open}, completed: {order.completed} → {not still_open}")
-    _put(state, order._replace(open_lines=still_open, completed=completed), lines, context)
+    _put(state, order._replace(open_lines=still_open, completed_at=_completed_at(story)), lines, context)
 
 
 def _put(state: State, order: Order, lines: Mapping[int, Line], context: Context) -> None:
@@ -42,8 +43,7 @@ def _put(state: State, order: Order, lines: Mapping[int, Line], context: Context
     state.lines[order.order] = {number: line._replace(demand_version=context.number) for number, line in lines.items()}
     state.claims.update(dict.fromkeys(((order.order, number) for number in lines), context.cause))
     if not order.open_lines and not order.completed:
-        state.counted[order.order] = order
-        state.orders[order.order] = order._replace(completed=True)
+        state.complete(order, context.now)
         state.tell(order.order, OrderCompleted(order=order.order, at=context.now), context)
 
 
@@ -58,6 +58,10 @@ def _told_once(story: Sequence[Recorded], type_: str, at_least: int) -> bool:
     if not at_least <= count <= 1:
         raise IrreparableError(f"its story has {count} times {type_}")
     return count == 1
+
+
+def _completed_at(story: Sequence[Recorded]) -> datetime | None:
+    return next((datetime.fromisoformat(told.data["at"]) for told in story if told.type == "OrderCompleted"), None)
 
 
 def _line(stored: Line | None, order: str, accepted: Mapping[str, Any], story: Sequence[Recorded]) -> Line:

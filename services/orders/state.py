@@ -98,6 +98,11 @@ class State:
         self.changed.setdefault((line.order, line.line), lines[line.line])
         lines[line.line] = line
 
+    def complete(self, order: Order, at: datetime) -> None:
+        """Nothing of the order is open any more."""
+        self.orders[order.order] = order._replace(completed_at=at)
+        self.counted.setdefault(order.order, order)
+
     def tell(self, order: str, event: Message, context: Context) -> None:
         """Adds a message to the order's story."""
         self.stories.setdefault(order, []).append(Told(event, context.cause, context.actor))

@@ -2,15 +2,25 @@
 
 import json
 from collections.abc import Collection, Sequence
+from dataclasses import dataclass, field
 from typing import Any
 
 from services.orders.domain import Line, Order
 from services.orders.handlers import OrderInvalid
+from services.orders.read_back import ClaimAgain
 from services.orders.state import FactKey, Facts, Recorded, State
 from shared.contracts.base import Message
 from shared.contracts.commerce import OrderCancelRequested, OrderPlaced, ShipmentConfirmed
 from shared.contracts.inventory import DemandRefused, DemandServed
-from shared.contracts.orders import OrderAccepted
+from shared.contracts.orders import (
+    CancelRefused,
+    LineCancelled,
+    LineEvent,
+    LineShipped,
+    OrderAccepted,
+    OrderCompleted,
+    OrderRejected,
+)
 from shared.service import Applicable, Connection, Context, Repair
 
 LINE_COLUMNS = (
@@ -20,56 +30,89 @@ LINE_COLUMNS = (
 """In the order of `Line`'s fields."""
 
 
+@dataclass(slots=True)
+class _Named:
+    """What messages name: ids that may become orders (`coming`), orders, all lines of orders (`whole`) or single ones, facts, and
+    orders to be repaired (`ill`)."""
+
+    coming: set[str] = field(default_factory=set)
+    orders: set[str] = field(default_factory=set)
+    whole: set[str] = field(default_factory=set)
+    single: set[tuple[str, int]] = field(default_factory=set)
+    cancellations: set[FactKey] = field(default_factory=set)
+    shipments: set[FactKey] = field(default_factory=set)
+    ill: set[str] = field(default_factory=set)
+
+    def add(self, message: Applicable) -> None:
+        """What others tell of orders. Raises TypeError for what is nothing to this service."""
+        match message:
+            case OrderPlaced() | OrderInvalid():
+                self.coming.add(message.order)
+            case DemandServed() | DemandRefused():
+                self.single.add((message.order, message.line))
+            case OrderCancelRequested(line=None):
+                self.whole.add(message.order)
+                self.cancellations.add((message.order, message.request))
+            case OrderCancelRequested(line=int(line)):
+                self.single.add((message.order, line))
+                self.cancellations.add((message.order, message.request))
+            case ShipmentConfirmed():
+                self.single.update((message.order, shipped.line) for shipped in message.lines)
+                self.shipments.add((message.order, message.shipment))
+            case _:
+                self._add_told(message)
+
+    def _add_told(self, message: Applicable) -> None:
+        """What orders itself told, is to tell again, or is to put right."""
+        match message:
+            case OrderAccepted() | OrderRejected():
+                self.coming.add(message.order)
+            case LineEvent():
+                self.single.update((message.order, change.line) for change in message.lines)
+            case CancelRefused():
+                self.orders.add(message.order)
+                self.cancellations.add((message.order, message.request))
+            case OrderCompleted():
+                self.orders.add(message.order)
+            case ClaimAgain():
+                self.whole.add(message.key)
+            case Repair():
+                self.whole.add(message.key)
+                self.ill.add(message.key)
+            case _:
+                raise TypeError(f"orders has no use for {type(message).__name__}")
+        match message:
+            case LineShipped():
+                self.shipments.add((message.order, message.shipment))
+            case LineCancelled(request=str(request)):
+                self.cancellations.add((message.order, request))
+
+
 async def load(tx: Connection, messages: Sequence[Applicable]) -> State:
     """Locks the orders that the messages name, then loads the lines and natural keys that they touch.
 
     Ids that may become orders get a stub first, so that there is a row to lock; a message about an unknown order leaves none.
     """
-    state = State()
-    coming: set[str] = set()
-    whole: set[str] = set()
-    single: set[tuple[str, int]] = set()
-    ill: set[str] = set()
-    cancellations: set[FactKey] = set()
-    shipments: set[FactKey] = set()
+    state, named = State(), _Named()
     for message in messages:
-        match message:
-            case OrderPlaced() | OrderInvalid():
-                coming.add(message.order)
-            case DemandServed() | DemandRefused():
-                single.add((message.order, message.line))
-            case OrderCancelRequested(line=None):
-                whole.add(message.order)
-                cancellations.add((message.order, message.request))
-            case OrderCancelRequested(line=int(line)):
-                single.add((message.order, line))
-                cancellations.add((message.order, message.request))
-            case ShipmentConfirmed():
-                single.update((message.order, shipped.line) for shipped in message.lines)
-                shipments.add((message.order, message.shipment))
-            case Repair():
-                whole.add(message.key)
-                ill.add(message.key)
-            case _:
-                raise TypeError(f"orders has no use for {type(message).__name__}")
-    if coming:
+        named.add(message)
+    if named.coming:
         stubs = await tx.fetch(
-            "INSERT INTO orders (order_id) SELECT unnest($1::text[]) ON CONFLICT DO NOTHING RETURNING order_id", sorted(coming)
+            "INSERT INTO orders (order_id) SELECT unnest($1::text[]) ON CONFLICT DO NOTHING RETURNING order_id", sorted(named.coming)
         )
         state.stubs = {row["order_id"] for row in stubs}
-    named = coming | whole | {order for order, _ in single}
-    await _lock(tx, state, named)
-    await _load_lines(tx, state, whole, {(order, line) for order, line in single if order not in whole})
-    if ill:
-        state.recorded = await _recorded(tx, ill)
-    state.cancellations = await _known(tx, "SELECT order_id, request, content FROM cancellation", "request", cancellations)
-    state.shipments = await _known(tx, "SELECT order_id, shipment, content FROM shipment", "shipment", shipments)
+    await _lock(tx, state, named.coming | named.orders | named.whole | {order for order, _ in named.single})
+    await _load_lines(tx, state, named.whole, {(order, line) for order, line in named.single if order not in named.whole})
+    if named.ill:
+        state.recorded = await _recorded(tx, named.ill)
+    state.cancellations = await _known(tx, "SELECT order_id, request, content FROM cancellation", "request", named.cancellations)
+    state.shipments = await _known(tx, "SELECT order_id, shipment, content FROM shipment", "shipment", named.shipments)
     return state
 
 
 async def _lock(tx: Connection, state: State, orders: Collection[str]) -> None:
     rows = await tx.fetch(
-        "SELECT order_id, status, placed_at, queued_at, content, open_lines, completed_at IS NOT NULL FROM orders"
+        "SELECT order_id, status, placed_at, queued_at, content, open_lines, completed_at FROM orders"
         " WHERE order_id = ANY($1) ORDER BY order_id FOR UPDATE",
         list(orders),
     )
@@ -113,9 +156,9 @@ async def _known(tx: Connection, select: str, key: str, facts: set[FactKey]) -> 
     return Facts({(order, id_): content for order, id_, content in rows})
 
 
-async def save(tx: Connection, state: State, context: Context) -> None:
+async def save(tx: Connection, state: State, _context: Context) -> None:
     """Writes what the transaction changed."""
-    await _save_orders(tx, state, context)
+    await _save_orders(tx, state)
     if state.repaired:
         await tx.execute("DELETE FROM line WHERE order_id = ANY($1)", list(state.repaired))
     await _save_lines(tx, state)
@@ -146,7 +189,7 @@ _LEFT_OUT: dict[type[Message], set[str]] = {OrderAccepted: {"order", "customer"}
 """Personal data stands once, in `orders`."""
 
 
-async def _save_orders(tx: Connection, state: State, context: Context) -> None:
+async def _save_orders(tx: Connection, state: State) -> None:
     if state.placed:
         await tx.execute(
             """
@@ -154,26 +197,24 @@ async def _save_orders(tx: Connection, state: State, context: Context) -> None:
                 customer_id = n.customer_id, customer_name = n.name, customer_email = n.email,
                 customer_language = n.language, customer_zone = n.zone,
                 currency = n.currency, placed_at = n.placed_at, queued_at = n.queued_at, content = n.content,
-                open_lines = n.open_lines, completed_at = CASE WHEN n.completed THEN $13::timestamptz END
+                open_lines = n.open_lines, completed_at = n.completed_at
             FROM unnest($1::text[], $2::text[], $3::text[], $4::text[], $5::text[], $6::text[], $7::text[],
-                        $8::timestamptz[], $9::timestamptz[], $10::bytea[], $11::integer[], $12::boolean[])
-              AS n (order_id, customer_id, name, email, language, zone, currency, placed_at, queued_at, content, open_lines, completed)
+                        $8::timestamptz[], $9::timestamptz[], $10::bytea[], $11::integer[], $12::timestamptz[])
+              AS n (order_id, customer_id, name, email, language, zone, currency, placed_at, queued_at, content, open_lines, completed_at)
             WHERE orders.order_id = n.order_id
             """,
             *_columns([_placed_row(placed, state.orders[placed.order]) for placed in state.placed.values()]),
-            context.now,
         )
     whole = state.placed.keys() | state.repaired
     counted = [state.orders[order] for order in state.counted if order not in whole]
     if counted:
         await tx.execute(
             """
-            UPDATE orders SET open_lines = n.open_lines, completed_at = CASE WHEN n.completed THEN $4::timestamptz END
-            FROM unnest($1::text[], $2::integer[], $3::boolean[]) AS n (order_id, open_lines, completed)
+            UPDATE orders SET open_lines = n.open_lines, completed_at = n.completed_at
+            FROM unnest($1::text[], $2::integer[], $3::timestamptz[]) AS n (order_id, open_lines, completed_at)
             WHERE orders.order_id = n.order_id
             """,
-            *_columns([(order.order, order.open_lines, order.completed) for order in counted]),
-            context.now,
+            *_columns([(order.order, order.open_lines, order.completed_at) for order in counted]),
         )
     if state.errors:
         await tx.execute(
@@ -192,7 +233,7 @@ def _placed_row(placed: OrderPlaced, order: Order) -> tuple[Any, ...]:
     customer = placed.customer
     return (
         order.order, customer.id, customer.name, customer.email, customer.language, customer.time_zone,
-        str(placed.currency), order.placed_at, order.queued_at, order.content, order.open_lines, order.completed,
+        str(placed.currency), order.placed_at, order.queued_at, order.content, order.open_lines, order.completed_at,
     )  # fmt: skip
 
 

@@ -63,11 +63,13 @@ class LineChange(Contract):
 
 @contract(ORDERS_EVENTS, key="order")
 class OrderAccepted(Message):
-    """The order is ours now. Carries what a notice needs: whom to write, in which language and zone."""
+    """The order is ours now. Carries what a notice needs: whom to write, in which language and zone. `queued_at` is the broker's
+    time of the order's own record: its place in every queue."""
 
     order: Identifier
     at: Instant
     placed_at: Instant
+    queued_at: Instant | None = None
     customer: Customer
     currency: Currency
     lines: Annotated[tuple[OrderedLine, ...], Field(max_length=MAX_LINES)]
@@ -123,9 +125,10 @@ class LineShipped(LineEvent):
 
 @contract(ORDERS_EVENTS, key="order")
 class LineCancelled(LineEvent):
-    """`quantity` units are no longer wanted, or could not be had (`reason`)."""
+    """`quantity` units are no longer wanted, or could not be had (`reason`). `request` is the customer's wish that it answers."""
 
     reason: CancelReason
+    request: Identifier | None = None
 
 
 class RefusedLine(Contract):

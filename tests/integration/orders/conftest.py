@@ -9,7 +9,9 @@ import asyncpg
 import pytest
 
 from services.orders.app import service
-from shared.service import Applicable
+from services.orders.state import State
+from shared import migrate
+from shared.service import Applicable, Service
 from shared.settings import Settings
 from tests.unit.orders.desk import Desk
 
@@ -26,7 +28,7 @@ async def database(database_url: str) -> AsyncIterator["Pool[Any]"]:
     await server.execute(f'CREATE DATABASE "{name}"')
     try:
         async with asyncpg.create_pool(urlunsplit(urlsplit(database_url)._replace(path=f"/{name}")), min_size=1, max_size=3) as pool:
-            for migration in sorted(SERVICE.migrations.glob("*.sql")):
+            for migration in migrate.files(SERVICE.migrations):
                 await pool.execute(migration.read_text(encoding="utf-8"))
             yield pool
     finally:
@@ -41,11 +43,11 @@ class StoredDesk(Desk):
         super().__init__()
         self.pool = pool
 
-    async def store(self, *messages: Applicable, applied: Sequence[Applicable] | None = None) -> None:
+    async def store(self, *messages: Applicable, applied: Sequence[Applicable] | None = None, service: Service[State] = SERVICE) -> None:
         """Loads for the messages, applies them (or only some), and saves."""
         async with self.pool.acquire() as tx, tx.transaction():
             state = await SERVICE.load(tx, messages)
-            self.apply(state, messages if applied is None else applied)
+            self.apply(state, messages if applied is None else applied, service)
             await SERVICE.save(tx, state, self.context)
 
 

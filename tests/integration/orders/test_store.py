@@ -13,12 +13,13 @@ from services.orders.audit import CHECKS, COUNTS
 from services.orders.domain import Line, Order
 from services.orders.handlers import OrderInvalid
 from services.orders.store import LINE_COLUMNS
-from shared.contracts.base import ListedMessage
+from shared.contracts.base import ListedMessage, Message
 from shared.contracts.orders import FieldError, LineShipped, OrderCompleted
 from shared.service import Applicable
 from shared.settings import Settings
 from tests.integration.orders.conftest import StoredDesk
 from tests.unit.orders.desk import ADA, NOON, Desk, cancel, of, placed, shipped
+from tests.unit.orders.test_read_back import READ_BACK
 
 SERVICE = service(Settings())
 
@@ -33,7 +34,7 @@ async def lines_of(pool: "Pool[Any]") -> list[Line]:
 
 async def orders_of(pool: "Pool[Any]") -> list[Order]:
     rows = await pool.fetch(
-        "SELECT order_id, placed_at, queued_at, content, open_lines, completed_at IS NOT NULL FROM orders WHERE status = 'accepted' ORDER BY 1"
+        "SELECT order_id, placed_at, queued_at, content, open_lines, completed_at FROM orders WHERE status = 'accepted' ORDER BY 1"
     )
     return [Order(*row) for row in rows]
 
@@ -50,6 +51,7 @@ async def a_full_story(desk: StoredDesk) -> Desk:
     async def both(*messages: Applicable) -> None:
         await desk.store(*messages)
         memory.tell(*messages)
+        memory.heard.append(messages)
 
     await both(placed("A", 5, 2), placed("B", 1), placed("D", 7))
     await both(memory.served(2, ship_by=date(2026, 4, 1), promise_version=3), memory.served(1, order="B"), memory.unavailable(2, line=2))
@@ -71,6 +73,34 @@ async def test_the_database_keeps_what_the_rules_decided(desk: StoredDesk, datab
 
 def _told(desk: Desk) -> list[Any]:
     return [send for send in desk.sent if not isinstance(send.message, ListedMessage)]
+
+
+async def test_a_restored_database_reads_back_what_was_told(desk: StoredDesk, database: "Pool[Any]") -> None:
+    """Whatever share of the story stands in the backup."""
+    lost = await a_full_story(desk)
+    for kept in range(len(lost.heard) + 1):
+        await database.execute("TRUNCATE orders, line, timeline, cancellation, shipment")
+        memory, stored = Desk(), StoredDesk(database)
+        for messages in lost.heard[:kept]:
+            memory.tell(*messages)
+            await stored.store(*messages)
+        told = [send.message for send in lost.sent[len(memory.sent) :]]
+        heard = [message for messages in lost.heard[kept:] for message in messages]
+        memory.number = stored.number = 5000
+        for topic in READ_BACK.topics:
+            read = [message for message in (*told, *heard) if isinstance(message, Message) and message.TOPIC is topic]
+            read = [message for message in read if type(message) in READ_BACK.routes]
+            sent = memory.tell(*read, service=READ_BACK)
+            await stored.store(*read, service=READ_BACK)
+            assert not sent
+        assert stored.sent == memory.sent
+        assert stored.timers == memory.timers
+        memory.tell(*memory.timers.values())
+        await stored.store(*stored.timers.values())
+        assert stored.sent == memory.sent
+        assert await lines_of(database) == [line for _, lines in sorted(memory.state.lines.items()) for _, line in sorted(lines.items())]
+        assert await orders_of(database) == [order for _, order in sorted(memory.state.orders.items())]
+        assert await violations(database) == {}
 
 
 async def test_the_timeline_holds_every_event_without_the_customer(desk: StoredDesk, database: "Pool[Any]") -> None:

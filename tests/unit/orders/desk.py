@@ -11,7 +11,7 @@ from shared.contracts.base import Message
 from shared.contracts.commerce import Customer, OrderCancelRequested, OrderedLine, OrderPlaced, ShipmentConfirmed, ShippedLine
 from shared.contracts.inventory import DemandRefused, DemandServed
 from shared.contracts.orders import CancelReason, DemandSet, LineEvent
-from shared.service import Applicable, Context, Corrected, Effect, Refuse, Send
+from shared.service import Applicable, Context, Corrected, Effect, Refuse, Schedule, Send, Service, Timer
 from shared.settings import Settings
 
 SERVICE = service(Settings())
@@ -33,36 +33,30 @@ class Desk:
         self.number = 1000
         self.sent: list[Send] = []
         self.refused: list[Refuse] = []
+        self.timers: dict[str, Timer] = {}
+        self.heard: list[Sequence[Applicable]] = []
         self.corrections: list[str] = []
 
-    def tell(self, *messages: Applicable) -> list[Message]:
+    def tell(self, *messages: Applicable, service: Service[State] | None = None) -> list[Message]:
         """One transaction; answers what it published. The n-th message's cause is `<transaction>.<n>`."""
-        kept = self.state
-        return self.apply(
-            State(
-                orders=dict(kept.orders),
-                rejected=set(kept.rejected),
-                lines={order: dict(lines) for order, lines in kept.lines.items()},
-                cancellations=Facts(dict(kept.cancellations.known)),
-                shipments=Facts(dict(kept.shipments.known)),
-            ),
-            messages,
-        )
+        return self.apply(kept(self.state), messages, service)
 
-    def apply(self, state: State, messages: Sequence[Applicable]) -> list[Message]:
-        """Applies messages to a loaded state, which is then what the desk knows."""
+    def apply(self, state: State, messages: Sequence[Applicable], service: Service[State] | None = None) -> list[Message]:
+        """Applies messages to a loaded state, which is then what the desk knows; by the service as ever, or by another."""
+        service = service or SERVICE
         self.number += 1
         effects: list[Effect] = []
         for index, message in enumerate(messages):
             context = self.context._replace(cause=f"{self.number}.{index}", actor=f"actor.{index}")
-            effects += SERVICE.routes[type(message)].handler(state, message, context)
-        effects += SERVICE.decide(state, self.context)
+            effects += service.routes[type(message)].handler(state, message, context)
+        effects += service.decide(state, self.context)
         self.state = state
         self.refused += [effect for effect in effects if isinstance(effect, Refuse)]
         self.corrections = [effect.detail for effect in effects if isinstance(effect, Corrected)]
-        published = [_send(effect) for effect in effects if not isinstance(effect, Refuse | Corrected)]
+        self.timers |= {effect.timer.key: effect.timer for effect in effects if isinstance(effect, Schedule)}
+        published = [_send(effect) for effect in effects if not isinstance(effect, Refuse | Corrected | Schedule)]
         told = [send.message for send in published]
-        broken = [(name, *found) for name, check in SERVICE.checks.items() for found in check(state, told, self.context)]
+        broken = [(name, *found) for name, check in service.checks.items() for found in check(state, told, self.context)]
         if broken:
             raise BrokenError(broken)
         self.sent += published
@@ -93,6 +87,17 @@ class Desk:
         """Inventory's refusal of the line's latest claim."""
         claim = self.state.lines[order][line].demand_version
         return DemandRefused(order=order, line=line, quantity=units, reason=CancelReason.NOT_BACKORDERABLE, demand_version=claim)
+
+
+def kept(state: State) -> State:
+    """What the next transaction finds."""
+    return State(
+        orders=dict(state.orders),
+        rejected=set(state.rejected),
+        lines={order: dict(lines) for order, lines in state.lines.items()},
+        cancellations=Facts(dict(state.cancellations.known)),
+        shipments=Facts(dict(state.shipments.known)),
+    )
 
 
 def _send(effect: Effect) -> Send:

@@ -11,7 +11,7 @@ from services.orders.state import Facts, Recorded, State
 from shared.contracts.base import Message
 from shared.contracts.orders import ORDERS_EVENTS, DemandSet, OrderCompleted
 from shared.service import IrreparableError, Repair
-from tests.unit.orders.desk import Desk, cancel, of, placed, shipped
+from tests.unit.orders.desk import NOON, Desk, cancel, of, placed, shipped
 
 STEPS = st.lists(st.tuples(st.sampled_from(["serve", "ship", "cancel", "refuse"]), st.integers(1, 2), st.integers(1, 4)), max_size=8)
 
@@ -22,7 +22,7 @@ def lived(steps: list[tuple[str, int, int]]) -> Desk:
     for number, (step, line, units) in enumerate(steps):
         match step:
             case "serve":
-                desk.tell(desk.served(units, line=line))
+                desk.tell(desk.served(max(units, desk.state.lines["A"][line].shipped), line=line))
             case "ship":
                 desk.tell(shipped(f"p{number}", (line, units)))
             case "cancel":
@@ -73,7 +73,7 @@ def test_one_wrong_number_leaves_no_trace(steps, data):
         case "open_lines":
             desk.state.orders["A"] = order._replace(open_lines=order.open_lines + change)
         case "completed":
-            desk.state.orders["A"] = order._replace(completed=not order.completed)
+            desk.state.orders["A"] = order._replace(completed_at=None if order.completed else NOON)
         case "lost":
             if line.answered and line.open:  # of what no event tells, only inventory's next answer can tell
                 del desk.state.lines["A"][number]
@@ -111,7 +111,7 @@ def test_an_order_that_was_never_told_to_be_completed_is_told_so():
     desk = lived([("cancel", 1, 5), ("cancel", 2, 3)])
     story = [told for told in timeline(desk) if told.type != "OrderCompleted"]
     assert len(story) < len(timeline(desk))
-    desk.state.orders["A"] = desk.state.orders["A"]._replace(completed=False)
+    desk.state.orders["A"] = desk.state.orders["A"]._replace(completed_at=None)
     assert of(OrderCompleted, repaired(desk, story))
     assert desk.state.orders["A"].completed
 
