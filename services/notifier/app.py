@@ -1,13 +1,14 @@
 """The service notifier: what it listens to, and what it does on each message."""
 
+from dataclasses import replace
 from datetime import timedelta
 from email.utils import parseaddr
 from pathlib import Path
 
-from services.notifier import api, audit, handlers, invariants, repair, sender, store
+from services.notifier import api, audit, handlers, invariants, read_back, repair, sender, store
 from services.notifier.domain import Policy
 from services.notifier.handlers import DigestDue, MailFailed, MailSent, State
-from shared.contracts.notifier import NoticeKind
+from shared.contracts.notifier import NOTICES_EVENTS, NoticeFailed, NoticeKind, NoticeSent
 from shared.contracts.orders import (
     ORDERS_EVENTS,
     LineAllocated,
@@ -23,7 +24,7 @@ from shared.service import Repair, Route, Service
 from shared.settings import Settings
 
 
-def _order(message: OrderAccepted | LineEvent) -> str:
+def _order(message: OrderAccepted | LineEvent | NoticeSent | NoticeFailed) -> str:
     return f"order:{message.order}"
 
 
@@ -34,7 +35,7 @@ def _mail(message: MailSent | MailFailed) -> str:
 def service(settings: Settings) -> Service[State]:
     """The service under these settings: digest window, and the domain that mails come from."""
     policy = Policy(timedelta(minutes=settings.digest_minutes), parseaddr(settings.mail_from)[1].rpartition("@")[2])
-    return Service(
+    notifier = Service(
         name="notifier",
         topics=(ORDERS_EVENTS,),
         routes={
@@ -47,6 +48,8 @@ def service(settings: Settings) -> Service[State]:
             DigestDue: Route(handlers.digest_due(policy), lambda timer: f"order:{timer.key}"),
             MailSent: Route(handlers.mail_sent, _mail),
             MailFailed: Route(handlers.mail_failed, _mail),
+            NoticeSent: Route(read_back.told(policy), _order),
+            NoticeFailed: Route(read_back.told(policy), _order),
             Repair: Route(repair.repair, lambda message: message.aggregate),
         },
         load=store.load,
@@ -57,6 +60,8 @@ def service(settings: Settings) -> Service[State]:
         api=api.router,
         background=(sender.send_mails,),
     )
+    # What was told first: the news behind it, read afterwards as ever, is known to have been told.
+    return replace(notifier, read_back=replace(notifier, topics=(NOTICES_EVENTS, *notifier.topics), checks=invariants.WHILE_READING_BACK))
 
 
 if __name__ == "__main__":

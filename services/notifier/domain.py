@@ -33,6 +33,10 @@ class Policy:
     digest: timedelta
     mail_domain: str
 
+    def message_id(self, mail: UUID) -> str:
+        """The Message-ID of a mail."""
+        return f"<{mail}@{self.mail_domain}>"
+
 
 @dataclass(frozen=True, slots=True)
 class Contact:
@@ -157,6 +161,19 @@ def gathered(waiting: Waiting, now: datetime) -> tuple[tuple[Notice, ...], Waiti
     return tuple(due), {line: tuple(notice for notice in notices if notice.due_at > now) for line, notices in waiting.items()}
 
 
+def untold(waiting: Waiting, told: Mapping[int, ToldOfLine]) -> Waiting:
+    """What still waits when lines have been told this much: nothing that is as old as what was told, or older."""
+    return {
+        line: tuple(notice for notice in notices if not covers(told.get(line, {}).get(about(notice.kind)), notice.version, notice.total))
+        for line, notices in waiting.items()
+    }
+
+
+def covers(told: Told | None, version: int, total: int) -> bool:
+    """Whether what was told last of the same is as new as this, or newer."""
+    return told is not None and (version, total) <= (told.version, told.total)
+
+
 def about(kind: NoticeKind) -> NoticeKind:
     """What a notice speaks of: notices of promises speak of the same, whatever they are called."""
     return NoticeKind.BACKORDERED if kind in PROMISES else kind
@@ -216,7 +233,7 @@ def _happened(
 ) -> Notice | None:
     """The notice of units allocated, shipped or cancelled; None when it has been told, or nothing of the level is left."""
     total = _units(kind, change.amounts)
-    if (told is not None and (change.version, total) <= (told.version, told.total)) or (kind in LEVELS and not total):
+    if covers(told, change.version, total) or (kind in LEVELS and not total):
         return None
     units = total if kind in LEVELS else change.quantity
     return Notice(change.line, kind, change.version, total, change.sku, units, change.amounts.ordered, now, closes, *circumstances)

@@ -116,12 +116,12 @@ def line_event(policy: Policy, kind: NoticeKind) -> Handler[State]:
                 waiting.get(line, ()), state.told_of(order, line), kind, change, circumstances, now=context.now, closes=closes
             )
         state.put(order, replace(known, waiting=waiting))
-        return _reschedule(order, before, next_due(waiting))
+        return reschedule(order, before, next_due(waiting))
 
     return handle
 
 
-def _reschedule(order: str, before: datetime | None, after: datetime | None) -> Iterable[Effect]:
+def reschedule(order: str, before: datetime | None, after: datetime | None) -> Iterable[Effect]:
     """The timer follows the earliest notice that waits."""
     if after == before:
         return ()
@@ -138,10 +138,10 @@ def digest_due(policy: Policy) -> Handler[State]:
             key = MailKey(order, context.number)
             text = rendering.render(order, known.contact, notices, context.now)
             identity = mail_id(key)
-            message_id = f"<{identity}@{policy.mail_domain}>"
+            message_id = policy.message_id(identity)
             state.write(Mail(key, identity, known.contact.email, text.subject, text.body, message_id, context.now, notices))
             state.put(order, replace(known, waiting=waiting))
-        return _reschedule(order, None, next_due(waiting))
+        return reschedule(order, None, next_due(waiting))
 
     return handle
 
@@ -153,7 +153,8 @@ def mail_sent(state: State, message: MailSent, context: Context) -> Iterable[Eff
         return ()
     state.put_sending(replace(sending, status="sent", attempts=sending.attempts + 1, sent_at=context.now, last_error=""))
     mail = str(sending.mail_id)
-    return (Send(NoticeSent(order=message.order, mail=mail, at=context.now, notices=sending.lines), cause=mail),)
+    told = NoticeSent(order=message.order, mail=mail, number=message.number, at=context.now, notices=sending.lines)
+    return (Send(told, cause=mail),)
 
 
 def mail_failed(state: State, message: MailFailed, context: Context) -> Iterable[Effect]:
@@ -166,5 +167,5 @@ def mail_failed(state: State, message: MailFailed, context: Context) -> Iterable
     if not message.permanent:
         return ()
     mail = str(sending.mail_id)
-    told = NoticeFailed(order=message.order, mail=mail, at=context.now, reason=message.reason, notices=sending.lines)
+    told = NoticeFailed(order=message.order, mail=mail, number=message.number, at=context.now, reason=message.reason, notices=sending.lines)
     return (Send(told, cause=mail),)

@@ -67,6 +67,9 @@ CHECKS: dict[str, Check[State]] = {
     "outcomes_are_told_once": outcomes,
 }
 
+WHILE_READING_BACK = {invariant: look for invariant, look in CHECKS.items() if look not in {gathered, outcomes}}
+"""Then mails are known by what was told of them (`read_back`)."""
+
 
 def _about(kind: NoticeKind) -> NoticeKind:
     return _PROMISE if kind is NoticeKind.DATE_CHANGED else kind

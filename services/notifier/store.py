@@ -11,7 +11,7 @@ from pydantic import TypeAdapter
 
 from services.notifier.domain import Contact, Correspondence, MailKey, Notice, Sending, Told, ToldOfLine, Waiting, about, pause
 from services.notifier.handlers import DigestDue, MailFailed, MailSent, State
-from shared.contracts.notifier import NoticedLine, NoticeKind
+from shared.contracts.notifier import NoticedLine, NoticeFailed, NoticeKind, NoticeSent
 from shared.contracts.orders import CancelReason, LineEvent, OrderAccepted
 from shared.service import Applicable, Connection, Context, Repair
 
@@ -85,6 +85,14 @@ async def load(tx: Connection, messages: Sequence[Applicable]) -> State:
                 orders.add(message.key)
             case MailSent() | MailFailed():
                 mails.add(MailKey(message.order, message.number))
+            case NoticeSent() | NoticeFailed():
+                orders.add(message.order)
+                lines.update((message.order, notice.line) for notice in message.notices)
+                mails.add(MailKey(message.order, message.number))
+    return await _loaded(tx, orders, lines, mails, ill)
+
+
+async def _loaded(tx: Connection, orders: set[str], lines: set[tuple[str, int]], mails: set[MailKey], ill: set[str]) -> State:
     state = State()
     if orders:
         for order, name, email, language, time_zone, waiting in await tx.fetch(_ORDERS, sorted(orders)):
@@ -123,7 +131,15 @@ def _document(waiting: Waiting) -> str:
 
 def _lines(notices: Sequence[Notice]) -> str:
     """What the shop is told of a mail, as `mail.lines` keeps it."""
-    return orjson.dumps([{"line": n.line, "kind": n.kind, "promise_version": n.version} for n in notices]).decode()
+    return orjson.dumps(
+        [
+            {
+                "line": n.line, "kind": n.kind, "promise_version": n.version, "total": n.total,
+                "sku": n.sku, "units": n.units, "ordered": n.ordered, "ship_by": n.ship_by,
+            }
+            for n in notices
+        ]
+    ).decode()  # fmt: skip
 
 
 async def _told(tx: Connection, lines: Sequence[tuple[str, int]]) -> dict[tuple[str, int], ToldOfLine]:

@@ -1,5 +1,6 @@
 """A notifier on its own database, told things by hand: the real transactions without broker, and a clock in the test's hand."""
 
+from collections import Counter
 from collections.abc import AsyncIterator
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
@@ -28,7 +29,7 @@ class Notifier:
     settings: Settings
     pool: "asyncpg.Pool[Any]"
     now: datetime = NOON
-    heard: int = 0
+    heard: Counter[str] = field(default_factory=Counter)
     transactions: Transactions = field(init=False)
 
     def __post_init__(self) -> None:
@@ -39,8 +40,9 @@ class Notifier:
         deliveries = []
         for message in messages:
             envelope = Envelope(message.TYPE, "/services/orders", str(new_id()), self.now, self.now, "", ())
-            deliveries.append(Delivery(message.TOPIC.name, 0, self.heard, envelope, b"", ((0, message),), ()))
-            self.heard += 1
+            topic = message.TOPIC.name
+            deliveries.append(Delivery(topic, 0, self.heard[topic], envelope, b"", ((0, message),), ()))
+            self.heard[topic] += 1
         await self.transactions.batch(deliveries, {})
 
     async def passes(self, time: timedelta) -> None:

@@ -1,5 +1,6 @@
 """Loading and saving on a real PostgreSQL: what handlers decided is what the database holds, and the audit can see it broken."""
 
+from dataclasses import replace
 from typing import Any
 
 import asyncpg
@@ -14,6 +15,8 @@ from services.notifier.audit import CHECKS, COUNTS
 from services.notifier.domain import WITHOUT_DATE, MailKey, mail_id
 from services.notifier.handlers import MailFailed, MailSent
 from services.notifier.store import queued
+from shared.codec import decode
+from shared.contracts.notifier import NOTICES_EVENTS
 from shared.contracts.orders import CancelReason, LineAllocated, LineBackordered, LineCancelled, LinePromised, LineShipped, OrderRejected
 from shared.service import Context
 from shared.settings import Settings
@@ -70,6 +73,41 @@ async def test_a_whole_story(notifier: Notifier):
     assert await notifier.violations() == {}
     assert await notifier.parked() == []
     assert await notifier.pool.fetchval("SELECT count(*) FROM runtime.timer") == 0
+
+
+async def test_an_empty_database_reads_back_what_was_told(notifier: Notifier):
+    story = (
+        accepted("A-1"),
+        accepted("B-1", name="Bob", email="bob@example.org"),
+        backordered("A-1", change(3, line=1, backordered=3, ship_by=december(10), promise=1)),
+        LineCancelled(order="A-1", at=NOON, lines=(change(1, line=2, cancelled=1, version=2),), reason=CancelReason.CUSTOMER),
+        allocated("B-1", change(1, line=1, allocated=1)),
+    )
+    await notifier.hears(*story)
+    await notifier.passes(DIGEST)
+    await notifier.transactions.tell([MailSent(order=mail.order, number=mail.number) for mail in await queued(notifier.pool, 10)])
+    told = [
+        message for row in await notifier.pool.fetch("SELECT type, value FROM runtime.outbox ORDER BY seq")
+        for _, message in decode(row["type"], NOTICES_EVENTS.name, row["value"])[0]
+    ]  # fmt: skip
+    notices = "SELECT order_id, number, line, kind, version, total, sku, units, ordered, ship_by FROM notice ORDER BY 1, 2, 3"
+    mails = "SELECT order_id, number, mail_id, message_id, lines::text, status, attempts, sent_at, last_error FROM mail ORDER BY 1, 2"
+    before = await notifier.pool.fetch(notices), await notifier.pool.fetch(mails)
+    assert [len(rows) for rows in before] == [3, 2]
+
+    await notifier.pool.execute("TRUNCATE correspondence, mail, notice, runtime.outbox, runtime.timer")
+    assert SERVICE.read_back
+    as_ever, notifier.transactions = notifier.transactions, replace(notifier.transactions, service=SERVICE.read_back)
+    await notifier.hears(*told[:1])
+    await notifier.hears(*told[1:])
+    assert await notifier.parked() == []
+    notifier.transactions = as_ever
+    await notifier.hears(*story)
+    await notifier.passes(WITHOUT_DATE)
+    assert (await notifier.pool.fetch(notices), await notifier.pool.fetch(mails)) == before
+    assert await notifier.published() == []
+    assert await notifier.violations() == {}
+    assert await notifier.parked() == []
 
 
 async def test_an_order_of_many_lines_and_many_orders_are_a_constant_number_of_statements(notifier: Notifier):

@@ -113,7 +113,11 @@ def test_any_story(steps):
     for mail in world.passes(WITHOUT_DATE):
         agrees(mail, lines)
     event(f"{min(len(world.mails), 5)} mails")
+    check_told(world, lines, shipments, cancellations)
 
+
+def check_told(world: World, lines: dict[int, Line], shipments: int, cancellations: int) -> None:
+    """A day later: nothing was kept back, and nothing told twice."""
     assert world.timer is None
     assert world.waiting == [], "everything was told or superseded within a day"
     promises = Counter((n.line, n.version) for n in world.told if n.kind in PROMISES)

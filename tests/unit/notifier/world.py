@@ -1,6 +1,6 @@
 """An order's story told to the notifier's handlers, with everything in memory and a clock in the test's hand."""
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from datetime import UTC, date, datetime, timedelta
 from typing import Any
 
@@ -32,7 +32,7 @@ from shared.contracts.orders import (
     LineShipped,
     OrderAccepted,
 )
-from shared.service import Context, Corrected, Effect, Schedule, Send, Unschedule
+from shared.service import Check, Context, Corrected, Effect, Schedule, Send, Unschedule
 
 NOON = datetime(2026, 12, 4, 12, 0, tzinfo=UTC)
 DIGEST = timedelta(minutes=15)
@@ -84,12 +84,12 @@ class World:
     def context(self) -> Context:
         return Context(now=self.now, number=self.number, cause="cause", actor="", time=self.now, appended=self.now)
 
-    def _run(self, effects: Iterable[Effect]) -> None:
+    def _run(self, effects: Iterable[Effect], checks: Mapping[str, Check[State]] = CHECKS) -> None:
         """The rest of a transaction that the handler began. Raises BrokenError."""
         effects = list(effects)
         sends = [effect for effect in effects if isinstance(effect, Send)]
         told = [send.message for send in sends]
-        broken = [(name, *found) for name, check in CHECKS.items() for found in check(self.state, told, self.context())]
+        broken = [(name, *found) for name, check in checks.items() for found in check(self.state, told, self.context())]
         if broken:
             raise BrokenError(broken)
         self.sends += sends
@@ -138,7 +138,13 @@ class World:
         self.now = end
         written = [mail for key, mail in self.mails.items() if key not in before]
         for mail in written:
-            lines = tuple(NoticedLine(line=n.line, kind=n.kind, promise_version=n.version) for n in mail.notices)
+            lines = tuple(
+                NoticedLine(
+                    line=n.line, kind=n.kind, promise_version=n.version, total=n.total,
+                    sku=n.sku, units=n.units, ordered=n.ordered, ship_by=n.ship_by,
+                )
+                for n in mail.notices
+            )  # fmt: skip
             self.state.sendings[mail.key] = Sending(mail.key, mail.mail_id, lines)
         return written
 
