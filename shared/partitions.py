@@ -41,7 +41,7 @@ def spans(deliveries: Iterable[Delivery]) -> dict[Place, Span]:
     return found
 
 
-async def stands(pool: "asyncpg.Pool[Any]") -> dict[Place, int]:
+async def stands(pool: "asyncpg.Pool[Any] | asyncpg.Connection[Any]") -> dict[Place, int]:
     """Where the database stands in every partition that it knows."""
     return {
         (row["topic"], row["partition"]): row["next"] for row in await pool.fetch("SELECT topic, partition, next FROM runtime.partition")
@@ -85,7 +85,7 @@ def moved(batch: Mapping[Place, Span], stands: Mapping[Place, int], brought_news
     }
 
 
-async def save(tx: Connection, nexts: Mapping[Place, int]) -> None:
+async def save(tx: "Connection | asyncpg.Connection[Any]", nexts: Mapping[Place, int]) -> None:
     """Writes `next` of the given partitions."""
     await tx.execute(
         "UPDATE runtime.partition p SET next = k.next FROM unnest($1::text[], $2::int[], $3::bigint[]) AS k (topic, partition, next)"

@@ -8,10 +8,10 @@ import typer
 
 from deploy.bench import command as bench
 from deploy.chaos import command as chaos
-from deploy.local.cli import auditing, dead_letters, demo, publishing, quarantine, replay, running, simulate, watching
+from deploy.local.cli import auditing, dead_letters, demo, publishing, quarantine, replay, rewinding, running, simulate, watching
 from deploy.local.errors import UserError
 
-_MODULES: Final = (demo, replay, running, simulate, publishing, watching, dead_letters, quarantine, auditing, chaos, bench)
+_MODULES: Final = (demo, replay, running, simulate, publishing, watching, dead_letters, quarantine, auditing, rewinding, chaos, bench)
 
 app = typer.Typer(
     name="backorder",
