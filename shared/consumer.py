@@ -254,7 +254,8 @@ class Consumer:
                 }
                 if empty:
                     await partitions.pass_over(self._transactions.pool, empty)
-                    self._handled |= {place: position for place, (_, position) in empty.items()}
+                    # Partitions may have gone to another member meanwhile.
+                    self._handled |= {place: position for place, (_, position) in empty.items() if place in self._handled}
         except (*TRANSIENT, KafkaError) as error:  # after the next empty poll, then
             log.info("markers not passed", error=repr(error))
 
