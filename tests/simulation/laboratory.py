@@ -2,7 +2,7 @@
 
 import asyncio
 import sys
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
@@ -12,7 +12,8 @@ import uvloop
 from shared.service import Service
 from tests.simulation.databases import Databases, databases
 from tests.simulation.simulate import Run, simulate
-from tests.simulation.world import DECLARED
+from tests.simulation.steps import Mixture, mixture
+from tests.simulation.world import DECLARED, World
 
 
 @dataclass(frozen=True)
@@ -22,9 +23,16 @@ class Laboratory:
     databases: Databases
     _runner: asyncio.Runner
 
-    def simulate(self, seed: int, services: tuple[Service[Any], ...] = DECLARED, *, watched: bool = False) -> Run:
+    def simulate(
+        self,
+        seed: int,
+        services: tuple[Service[Any], ...] = DECLARED,
+        mixture: Callable[[World], Mixture] = mixture,
+        *,
+        watched: bool = False,
+    ) -> Run:
         """A seed from beginning to end; see `simulate`."""
-        return self._runner.run(simulate(seed, self.databases, services, watched=watched))
+        return self._runner.run(simulate(seed, self.databases, services, mixture, watched=watched))
 
     def explained(self, run: Run) -> str:
         """The report of a run that failed. What a service can see by itself is looked for again after each step: for the first."""

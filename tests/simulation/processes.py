@@ -128,6 +128,7 @@ class Process:
     async def kill(self) -> None:
         """Ends what it has under way, if anything."""
         if self._task is not None:
+            self._leash = FREE
             self._task.cancel()
             with contextlib.suppress(BaseException):
                 await self._task

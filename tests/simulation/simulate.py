@@ -22,9 +22,9 @@ from tests.simulation.story import SUPPLIERS
 from tests.simulation.violation import ViolatedError
 from tests.simulation.world import DECLARED, World
 
-STEPS = 80
-"""Random steps of a world, before everything settles."""
-LOOKS = 0.1
+STEPS = (30, 80, 200)
+"""Random steps of a world, before everything settles: in short ones orders are disturbed, in long ones deliveries too."""
+LOOKS = 0.05
 """So often everything is checked while the world settles: each time nothing is under way, with this chance."""
 
 
@@ -41,12 +41,19 @@ class Run:
         """For whoever has to find out why: the seed, the time line, and the messages that the offending row is about."""
         story = [f"seed {self.seed}: {self.violated or 'nothing is wrong'}", *self.world.timeline]
         if self.violated is not None:
-            story += ["what was said about it:", *_about(self.world, self.violated.rows[:1])]
+            story += ["what was said about it:", *_about(self.world, [rows[0] for rows in self.violated.found.values()])]
         return "\n".join(story)
 
 
-async def simulate(seed: int, databases: Databases, services: tuple[Service[Any], ...] = DECLARED, *, watched: bool = False) -> Run:
-    """Runs a seed; `watched` checks each service after each of its steps, so that the timeline ends with the offending one."""
+async def simulate(
+    seed: int,
+    databases: Databases,
+    services: tuple[Service[Any], ...] = DECLARED,
+    mixture: Callable[[World], steps.Mixture] = steps.mixture,
+    *,
+    watched: bool = False,
+) -> Run:
+    """Runs a seed, with this mixture of trouble; `watched` checks each service after each of its steps, so that the timeline ends with the offending one."""
     await databases.empty()
     world = World(seed, databases, services, _bug(seed))
     violated = None
@@ -55,7 +62,7 @@ async def simulate(seed: int, databases: Databases, services: tuple[Service[Any]
             if watched:
                 world.watch = checks.at_any_time
             await world.prepare()
-            await steps.disturb(world, steps.mixture(world), STEPS)
+            await steps.disturb(world, mixture(world), world.random.choice(STEPS))
             world.note("the faults are over")
             await world.settle(lambda: _look(world))
             await checks.in_the_end(world)
@@ -85,13 +92,8 @@ async def _digest(world: World) -> str:
 
 def _about(world: World, rows: Iterable[Any]) -> list[str]:
     """The records that name what the rows name: order, SKU or purchase order."""
-    names = {
-        str(row[name])
-        for row in rows
-        if isinstance(row, dict)
-        for name in ("order_id", "purchase_order", "sku", "mail_id")
-        if row.get(name)
-    }
+    told = [part for row in rows for part in (row if isinstance(row, tuple) else (row,)) if isinstance(part, dict)]
+    names = {str(row[name]) for row in told for name in ("order_id", "purchase_order", "sku") if row.get(name)}
     return [
         f"  {topic}/{delivery.partition}[{delivery.offset}] {delivery.envelope.id}#{index}: {type(message).__name__} {message.model_dump_json(exclude_defaults=True)}"
         for topic in dict.fromkeys(place[0] for place in world.log.places)

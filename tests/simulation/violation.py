@@ -1,12 +1,16 @@
-"""What a check says when it does not hold."""
+"""What checks say when they do not hold."""
 
-from collections.abc import Iterable
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 
 class ViolatedError(AssertionError):
-    """The check that does not hold, and the rows that say so."""
+    """`found`: the checks that do not hold, each with the rows that say so."""
 
-    def __init__(self, check: str, rows: Iterable[Any]) -> None:
-        self.check, self.rows = check, [dict(row) if hasattr(row, "keys") else row for row in rows]
-        super().__init__(f"{check}: {'; '.join(str(row) for row in self.rows[:3])}{' …' if len(self.rows) > 3 else ''}")
+    def __init__(self, found: Mapping[str, Sequence[Any]]) -> None:
+        self.found = {check: [dict(row) if hasattr(row, "keys") else row for row in rows] for check, rows in found.items()}
+        super().__init__(" | ".join(f"{check}: {_shown(rows)}" for check, rows in self.found.items()))
+
+
+def _shown(rows: Sequence[Any]) -> str:
+    return f"{'; '.join(str(row) for row in rows[:3])}{' …' if len(rows) > 3 else ''}"

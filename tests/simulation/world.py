@@ -120,7 +120,7 @@ class World:
             return
         actor.begin_anew()
         if not isinstance(process.error, (Killed, *db.TRANSIENT, KafkaError)):
-            raise ViolatedError("nothing but passing errors stops a process", [repr(process.error)]) from process.error
+            raise ViolatedError({"nothing but passing errors stops a process": [repr(process.error)]}) from process.error
 
     async def _unblock(self, cluster: Cluster) -> None:
         """Lets those go on whose lock was released. Raises ViolatedError when all wait for one another."""
@@ -136,9 +136,8 @@ class World:
                     self._ended(actor)
                     moved = True
         if cluster.in_state("blocked") and not cluster.in_state("paused"):
-            raise ViolatedError(
-                "no two transactions wait for each other", [f"{p.name} at {p.last_call!r}" for p in cluster.in_state("blocked")]
-            )
+            waiting = [f"{process.name} at {process.last_call!r}" for process in cluster.in_state("blocked")]
+            raise ViolatedError({"no two transactions wait for each other": waiting})
 
     async def deliver(
         self, cluster: Cluster, worker: Worker, limits: Mapping[Place, int | None], leash: Leash = FREE, *, prefetched: bool = False
@@ -194,7 +193,7 @@ class World:
         """What is there before anything goes wrong: the catalogue, the opening counts, the offers, all of them applied; then it goes well
         for some days, so that the trouble begins in any part of an order's life."""
         for cluster in self.clusters.values():
-            self.note(f"{cluster.name}: {cluster.rebalance(lambda workers: workers[0])}")
+            self.note(f"{cluster.name}: {cluster.rebalance(self.random.choice)}")
         for publication in self.story.before:
             self.outside.say(publication)
         await self.flow()
@@ -209,13 +208,13 @@ class World:
         while True:
             await self.flow()
             if await self._replayed():
-                continue
+                await self.flow()
             if look is not None:
                 await look()
             if not await self.move_clock():
                 return
             if self.now > START + LONGEST:
-                raise ViolatedError("everything settles", ["timers and outsiders never come to an end"])
+                raise ViolatedError({"everything settles": ["timers and outsiders never come to an end"]})
 
     async def _calm_down(self) -> None:
         """What is under way comes to its end, late records arrive, fenced members come back, and the mistake is mended."""
@@ -252,7 +251,7 @@ class World:
             done = [await self._flows(cluster) for cluster in self.clusters.values()]
             if not any(done) and not told:
                 return
-        raise ViolatedError("everything settles", ["messages go in circles"])
+        raise ViolatedError({"everything settles": ["messages go in circles"]})
 
     async def _flows(self, cluster: Cluster) -> bool:
         """One service does what there is to do; answers whether there was anything."""
