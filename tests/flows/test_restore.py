@@ -111,7 +111,7 @@ LAST_SUPPLIERS = dict.fromkeys(chain.from_iterable(SKUS.values()), "dear")
 
 
 @pytest.mark.timeout(300)
-@pytest.mark.parametrize("lost", BACKUPS)
+@pytest.mark.parametrize("lost", ["server", *(pytest.param(name, marks=pytest.mark.slow) for name in SERVICES)])
 async def test_a_backup_behind_the_log_is_caught_up_with(home: Home, lost: str) -> None:
     mailed = {mail.message_id for mail in read_mails(home.mail)}
     async with traded(home, lost) as trade:
