@@ -14,7 +14,7 @@ from deploy.local.errors import UserError
 from deploy.local.home import Home
 from deploy.local.sync import wait_for
 from shared import dead_letters
-from shared.settings import SERVICES, Settings
+from shared.settings import Settings
 
 LetterArgument = Annotated[str, typer.Argument(metavar="ID", help="As `list` names it: orders/12.")]
 
@@ -32,14 +32,14 @@ def register(app: typer.Typer) -> None:
 
 
 def list_letters(
-    service: Annotated[str | None, typer.Option(help="Only this service's.")] = None,
+    service: wishes.ServiceOption = None,
     closed: Annotated[bool, typer.Option("--all", help="Also what was replayed, discarded or superseded.")] = False,
     home: HomeOption = HERE,
     json: JsonOption = False,
 ) -> None:
     """List what could not be applied, with the reason."""
     settings = settings_of(Home(home))
-    found = wait_for(views.dead_letters(settings, SERVICES if service is None else (wishes.known(service),), closed=closed))
+    found = wait_for(views.dead_letters(settings, wishes.chosen(service), closed=closed))
     if json:
         answer(found)
         return

@@ -16,7 +16,7 @@ from deploy.local.home import Home
 from deploy.local.sync import wait_for
 from shared import quarantine
 from shared.contracts.base import JsonObject
-from shared.settings import SERVICES, Settings
+from shared.settings import Settings
 
 AggregateArgument = Annotated[str, typer.Argument(metavar="ID", help="As `list` names it: inventory/sku:S-1.")]
 
@@ -33,14 +33,14 @@ def register(app: typer.Typer) -> None:
 
 
 def list_broken(
-    service: Annotated[str | None, typer.Option(help="Only this service's.")] = None,
+    service: wishes.ServiceOption = None,
     released: Annotated[bool, typer.Option("--all", help="Also what has been repaired.")] = False,
     home: HomeOption = HERE,
     json: JsonOption = False,
 ) -> None:
     """List what is quarantined, with the invariant that it breaks, its numbers, and how many messages wait for its repair."""
     settings = settings_of(Home(home))
-    found = wait_for(views.quarantine(settings, SERVICES if service is None else (wishes.known(service),), released=released))
+    found = wait_for(views.quarantine(settings, wishes.chosen(service), released=released))
     if json:
         answer(found)
         return

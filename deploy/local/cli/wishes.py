@@ -1,4 +1,4 @@
-"""How commands ask a running service for something: the wish is a row, which the service settles."""
+"""How commands name services, and ask a running one for something: the wish is a row, which the service settles."""
 
 import asyncio
 from collections.abc import Mapping
@@ -14,6 +14,7 @@ from shared.settings import SERVICES
 ANSWER_SECONDS = 10.0
 """A running service settles an operator's request within a fraction of a second."""
 
+ServiceOption = Annotated[str | None, typer.Option("--service", help="Only this service's.")]
 ActorOption = Annotated[str, typer.Option("--actor", help="Who decides so; kept with the decision.", show_default="you")]
 
 
@@ -22,6 +23,11 @@ def known(service: str) -> str:
     if service not in SERVICES:
         raise UserError(f"there is no service {service!r}; there are {', '.join(SERVICES)}")
     return service
+
+
+def chosen(service: str | None) -> tuple[str, ...]:
+    """The named service, or all of them. Raises UserError when there is no such service."""
+    return SERVICES if service is None else (known(service),)
 
 
 async def settled(connection: Connection, service: str, table: str, request: int) -> Mapping[str, Any]:

@@ -10,15 +10,16 @@ from typing import Any
 import asyncpg
 import pytest
 from aiokafka import AIOKafkaProducer
-from aiokafka.errors import KafkaError, TopicAuthorizationFailedError
+from aiokafka.errors import TopicAuthorizationFailedError
 
 from shared import inbox, journal, outbox, partitions, transaction
-from shared.codec import Delivery, Record, cloud_event_headers
+from shared.codec import Delivery, Record
 from shared.consumer import Consumer
 from shared.contracts.orders import ORDERS_DEMAND
 from shared.relay import Relay
 from shared.service import Connection
 from shared.settings import Settings
+from tests import relays
 from tests.integration.runtime import toy
 from tests.integration.runtime.broker import deliveries, publish
 from tests.integration.runtime.observe import eventually, query, stories
@@ -111,23 +112,7 @@ async def test_order_of_the_relay(settings: Settings, monkeypatch: pytest.Monkey
 
     monkeypatch.setattr(AIOKafkaProducer, "send_batch", refuses_once)
     if removed:
-
-        async def send_row_by_row(
-            self: Relay, kafka: AIOKafkaProducer, place: tuple[str, int], rows: Sequence[asyncpg.Record]
-        ) -> list[int]:
-            gone = []
-            for row in rows:
-                batch = kafka.create_batch()
-                headers = cloud_event_headers(row["type"], self._source, str(row["id"]), row["time"], row["causation"], row["actor"])
-                batch.append(key=row["key"], value=row["value"], timestamp=None, headers=headers)
-                try:
-                    await (await kafka.send_batch(batch, place[0], partition=place[1]))
-                except KafkaError:
-                    continue
-                gone.append(row["seq"])
-            return gone
-
-        monkeypatch.setattr(Relay, "_send", send_row_by_row)
+        monkeypatch.setattr(Relay, "_send", relays.past_a_failed_send)
     await toy.prepare(settings)
     await publish(settings, *((toy.order("A", 1), f"{n}") for n in range(3)))
     await apply_all(settings)

@@ -7,16 +7,16 @@ from contextvars import ContextVar
 from typing import Any
 
 import asyncpg
-from aiokafka.errors import KafkaError
 
 from shared import dead_letters, inbox, outbox, partitions, timers, transaction
-from shared.codec import Delivery, cloud_event_headers
+from shared.codec import Delivery
 from shared.consumer import Consumer
 from shared.contracts.inventory import ShortageChanged
 from shared.relay import Relay
 from shared.service import Connection, Context, Effect, Handler
 from shared.settings import SERVICES
 from shared.transaction import Transactions
+from tests import relays
 from tests.simulation.mutants.surgery import Surgery
 from tests.simulation.processes import CURRENT
 
@@ -71,21 +71,7 @@ def deleted_before_acknowledged(surgery: Surgery) -> None:
 
 def past_a_failed_send(surgery: Surgery) -> None:
     """The relay goes on with the next row when the broker has refused one."""
-
-    async def row_by_row(self: Relay, kafka: Any, place: tuple[str, int], rows: Sequence[Any]) -> list[int]:
-        gone = []
-        for row in rows:
-            batch = kafka.create_batch()
-            headers = cloud_event_headers(row["type"], self._source, str(row["id"]), row["time"], row["causation"], row["actor"])
-            batch.append(key=row["key"], value=row["value"], timestamp=None, headers=headers)
-            try:
-                await (await kafka.send_batch(batch, place[0], partition=place[1]))
-            except KafkaError:
-                continue
-            gone.append(row["seq"])
-        return gone
-
-    surgery.put(Relay, "_send", row_by_row)
+    surgery.put(Relay, "_send", relays.past_a_failed_send)
 
 
 def acknowledged_first(surgery: Surgery) -> None:
