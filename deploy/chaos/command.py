@@ -72,6 +72,8 @@ def chaos(
         if json:
             typer.echo(done.result.model_dump_json())
         _report(console, done)
+        if failed and short:
+            break  # whoever reads the end of its output, reads of the failure
     if results is not None:
         _table(console, results)
     if failed:

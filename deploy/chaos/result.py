@@ -89,15 +89,16 @@ def history(violation: Violation, log: Iterable[Entry]) -> Iterator[Entry]:
 
 
 def told(violations: Sequence[Violation], timeline: Iterable[object], log: Sequence[Entry], repeat: str) -> Iterator[str]:
-    """The report of a failure: the time line of the faults, the violations, the first offending message, how to repeat it."""
+    """The report of a failure: the time line of the faults, the first offending message, the violations, how to repeat it: what matters
+    most comes last, where a long log is read first."""
     yield "Faults:"
     yield from (f"  {struck}" for struck in timeline)
+    messages = list(history(violations[0], log)) if violations else []
+    if messages:
+        yield f"The first message about the first violation:\n  {messages[0]}"
+        yield from (f"  then {entry}" for entry in messages[1:SHOWN])
     yield f"{len(violations)} violations:"
     yield from (f"  {violation}" for violation in violations[:SHOWN])
     if len(violations) > SHOWN:
         yield f"  … and {len(violations) - SHOWN} more (--json shows all)"
-    messages = list(history(violations[0], log)) if violations else []
-    if messages:
-        yield f"The first message about the first of them:\n  {messages[0]}"
-        yield from (f"  then {entry}" for entry in messages[1:SHOWN])
     yield f"To repeat it: {repeat}"

@@ -6,6 +6,7 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from datetime import date
 from importlib import import_module
+from time import monotonic
 from typing import Any, Self
 
 import orjson
@@ -13,7 +14,7 @@ import orjson
 from deploy.local.agreement import AGREEMENTS, FACTS, SUMS, Facts, Found
 from deploy.local.databases import Connection, snapshot
 from deploy.local.fairness import ENTRIES, unfair
-from deploy.local.settled import Unsettled, business_clock, settled, wait_settled
+from deploy.local.settled import Look, Unsettled, at_rest, business_clock, watching
 from shared.contracts.base import JsonObject
 from shared.settings import SERVICES, Settings
 
@@ -88,22 +89,34 @@ async def audit(settings: Settings, wait: float | None = None, today: date | Non
     What services tell one another can be compared as a whole only once messages have settled; else only what has a version.
     `today` is the warehouse's calendar day (by the system's clock unless given): no promise may lie before it.
     """
-    under_way = await settled(settings) if wait is None else await wait_settled(settings, wait)
     if today is None:
         async with business_clock(settings) as now:
             today = now().astimezone(settings.zone).date()
-    readings = dict(zip(SERVICES, await asyncio.gather(*(_read(settings, name, today) for name in SERVICES)), strict=True))
+    async with watching(settings) as look:
+        before, readings, after = await _readings(settings, today, look, monotonic() + (wait or 0.0))
+    settled = before == after and not before
     parked = _parked(readings.values())
     checks = {
-        **({} if wait is None else {"everything has settled": _settled_check(under_way)}),
+        **({} if wait is None else {"everything has settled": _settled_check(before, after)}),
         "nothing is parked": _parked_check(readings),
         "nothing is quarantined": _quarantined_check(readings),
         "refused messages": Check(sum(reading.refused for reading in readings.values()), []),
         **_own_checks(readings, parked),
-        **_cross_checks(readings, parked, settled=not under_way, today=today),
+        **_cross_checks(readings, parked, settled=settled, today=today),
     }
     counts = {name: reading.counts for name, reading in readings.items()}
-    return Audit(not any(check.violations for check in checks.values()), not under_way, counts, checks)
+    return Audit(not any(check.violations for check in checks.values()), settled, counts, checks)
+
+
+async def _readings(settings: Settings, today: date, look: Look, deadline: float) -> tuple[Unsettled, dict[str, _Reading], Unsettled]:
+    """The databases, and what was under way before and after they were read: at rest if that can be had until the deadline. A system
+    may go on of its own accord while it is read, since a timer falls due or a supplier says something."""
+    while True:
+        before = await at_rest(look, deadline)
+        readings = dict(zip(SERVICES, await asyncio.gather(*(_read(settings, name, today) for name in SERVICES)), strict=True))
+        after = await look()
+        if before == after or monotonic() >= deadline:
+            return before, readings, after
 
 
 async def _read(settings: Settings, name: str, today: date) -> _Reading:
@@ -140,8 +153,12 @@ async def _facts(tx: Connection, service: str) -> dict[str, list[Mapping[str, An
     return {title: await tx.fetch(sql) for title, sql in FACTS[service].items()}
 
 
-def _settled_check(under_way: Unsettled) -> Check:
-    waiting = {name: str(what) for name, what in under_way.services.items() if what}
+def _settled_check(before: Unsettled, after: Unsettled) -> Check:
+    waiting = {
+        name: str(what or after.services[name]) or "it went on while it was looked at"
+        for name, what in before.services.items()
+        if what or what != after.services[name]
+    }
     return Check(len(SERVICES), [_violation((name, {"under way": what}, "nothing under way")) for name, what in waiting.items()])
 
 

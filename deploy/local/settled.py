@@ -30,20 +30,23 @@ _STANDS = """
            (SELECT count(*) FROM runtime.timer WHERE due <= $1) AS timers,
            (SELECT count(*) FROM runtime.dead_letter_request WHERE done_at IS NULL)
              + (SELECT count(*) FROM runtime.repair WHERE done_at IS NULL) AS requests,
-           {mails} AS mails
+           {mails} AS mails,
+           (SELECT last_value FROM runtime.journal_number) AS number
 """
 """One statement, so that all of it is of one moment: what leaves one of these numbers enters another."""
 
 
 @dataclass(frozen=True, slots=True)
 class Waiting:
-    """What one service has before it: unread records by topic, unpublished records, timers due, operators' requests, mails."""
+    """What one service has before it: unread records by topic, unpublished records, timers due, operators' requests, mails; and the
+    number of its last transaction."""
 
     lag: dict[str, int] = field(default_factory=dict)
     outbox: int = 0
     timers: int = 0
     requests: int = 0
     mails: int = 0
+    number: int = 0
 
     def __bool__(self) -> bool:
         """Whether there is anything."""
@@ -57,7 +60,7 @@ class Waiting:
 
 @dataclass(frozen=True, slots=True)
 class Unsettled:
-    """What is still under way, by service; false when everything has settled."""
+    """What is still under way, by service; false when everything has settled. Nothing happened between two that are false and equal."""
 
     services: dict[str, Waiting]
 
@@ -74,17 +77,21 @@ Look: TypeAlias = Callable[[], Awaitable[Unsettled]]
 
 async def settled(settings: Settings) -> Unsettled:
     """What is under way now. Raises UserError when the system cannot be asked."""
-    async with _watching(settings) as look:
+    async with watching(settings) as look:
         return await look()
 
 
 async def wait_settled(settings: Settings, seconds: float) -> Unsettled:
     """Waits until everything has settled, at most so long (wall time); answers what is still under way then."""
-    deadline = monotonic() + seconds
-    async with _watching(settings) as look:
-        while (found := await look()) and monotonic() < deadline:
-            await asyncio.sleep(POLL_SECONDS)
-        return found
+    async with watching(settings) as look:
+        return await at_rest(look, monotonic() + seconds)
+
+
+async def at_rest(look: Look, deadline: float) -> Unsettled:
+    """Looks until everything has settled, or until this moment (monotonic seconds); answers the last look."""
+    while (found := await look()) and monotonic() < deadline:
+        await asyncio.sleep(POLL_SECONDS)
+    return found
 
 
 @asynccontextmanager
@@ -106,7 +113,8 @@ def declared(name: str, settings: Settings) -> Service[Any]:
 
 
 @asynccontextmanager
-async def _watching(settings: Settings) -> AsyncIterator[Look]:
+async def watching(settings: Settings) -> AsyncIterator[Look]:
+    """A way to look as often as one likes. Raises UserError when the system cannot be asked."""
     topics = {name: [topic.name for topic in declared(name, settings).topics] for name in SERVICES}
     places = {
         (topic, partition): TopicPartition(settings.topic(topic), partition)
@@ -160,4 +168,5 @@ def _waiting(row: dict[str, Any], topics: list[str], span: dict[tuple[str, int],
     for (topic, partition), (start, end) in span.items():
         if topic in lag:
             lag[topic] += max(0, end - max(start, stands.get((topic, partition), 0)))
-    return Waiting({topic: count for topic, count in lag.items() if count}, row["outbox"], row["timers"], row["requests"], row["mails"])
+    counts = {name: row[name] for name in ("outbox", "timers", "requests", "mails", "number")}
+    return Waiting({topic: count for topic, count in lag.items() if count}, **counts)

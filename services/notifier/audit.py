@@ -2,7 +2,7 @@
 
 from shared.service import Watched
 
-ALWAYS: dict[str, str] = {
+CHECKS: dict[str, str] = {
     "one_notice_per_promise_version": """
         SELECT order_id, line, version, count(*) FROM every_notice WHERE kind IN ('backordered', 'date_changed')
         GROUP BY order_id, line, version HAVING count(*) > 1""",
@@ -40,13 +40,7 @@ ALWAYS: dict[str, str] = {
         WHERE version <= told_before""",
 }
 
-CHECKS: dict[str, str] = {
-    **ALWAYS,
-    "mails_sent": "SELECT order_id, number, attempts, next_attempt_at, last_error FROM mail WHERE status = 'queued'",
-}
-"""With what is true once everything has settled."""
-
-WATCHED = (Watched("order", dict.fromkeys(("correspondence", "waiting_notice", "every_notice", "notice", "mail"), "order_id"), ALWAYS),)
+WATCHED = (Watched("order", dict.fromkeys(("correspondence", "waiting_notice", "every_notice", "notice", "mail"), "order_id"), CHECKS),)
 """What is looked at while the service works: a broken order is quarantined."""
 
 COUNTS: dict[str, str] = {

@@ -3,6 +3,7 @@
 import asyncio
 from datetime import UTC, date, datetime, timedelta
 from importlib import import_module
+from time import monotonic, monotonic_ns
 
 import asyncpg
 import pytest
@@ -10,11 +11,11 @@ from typer.testing import CliRunner
 
 from deploy.local import system, views
 from deploy.local.agreement import AGREEMENTS, SUMS
-from deploy.local.audit import audit
+from deploy.local.audit import _readings, _settled_check, audit
 from deploy.local.cli import app, dead_letters, quarantine, wishes
 from deploy.local.errors import UserError
 from deploy.local.publisher import Publication, Publisher
-from deploy.local.settled import declared, settled, wait_settled
+from deploy.local.settled import Unsettled, Waiting, declared, settled, wait_settled
 from shared import db, requests
 from shared import dead_letters as letters
 from shared.clock import wall
@@ -175,6 +176,26 @@ async def test_only_what_has_a_version_is_compared_while_messages_are_under_way(
     assert (outcome.ok, outcome.settled) == (True, False)
     waited = await audit(at_rest, wait=0.1, today=TODAY)
     assert [violation["row"] for violation in waited.violations()] == [{"under way": "1 unread of commerce.orders"}]
+
+
+async def test_what_goes_on_while_it_is_read_is_read_again(at_rest: Settings) -> None:
+    looks = [Unsettled({"notifier": Waiting(number=number)}) for number in (1, 2, 2, 2)]
+    following = iter(looks)
+
+    async def look() -> Unsettled:
+        return next(following)
+
+    before, _, after = await _readings(at_rest, TODAY, look, monotonic() + 60)
+    assert before == after == looks[-1]
+    assert list(following) == []
+
+    async def restless() -> Unsettled:
+        return Unsettled({"notifier": Waiting(number=monotonic_ns())})
+
+    before, _, after = await _readings(at_rest, TODAY, restless, monotonic())
+    assert list(_settled_check(before, after).violations) == [
+        {"service": "notifier", "row": {"under way": "it went on while it was looked at"}, "expected": "nothing under way"}
+    ]
 
 
 async def test_everything_that_is_under_way_is_counted(at_rest: Settings) -> None:

@@ -153,7 +153,7 @@ def test_a_parked_timer_speaks_for_its_aggregate() -> None:
 
 
 def test_lag_counts_from_where_the_database_stands_or_the_log_begins() -> None:
-    row = {"stands": '[["orders.events", 0, 5]]', "outbox": 0, "timers": 0, "requests": 0, "mails": 0}
+    row = {"stands": '[["orders.events", 0, 5]]', "outbox": 0, "timers": 0, "requests": 0, "mails": 0, "number": 9}
     span = {("orders.events", 0): (0, 7), ("orders.events", 1): (100, 103), ("orders.events", 2): (9, 9), ("orders.demand", 0): (0, 50)}
     waiting = _waiting(row, ["orders.events"], span)
     assert waiting.lag == {"orders.events": 2 + 3}
@@ -161,7 +161,7 @@ def test_lag_counts_from_where_the_database_stands_or_the_log_begins() -> None:
 
 
 def test_nothing_under_way_is_false_and_anything_is_true() -> None:
-    assert not Unsettled({"orders": Waiting(), "inventory": Waiting()})
+    assert not Unsettled({"orders": Waiting(number=7), "inventory": Waiting()})
     for one in (Waiting({"orders.events": 1}), Waiting(outbox=1), Waiting(timers=1), Waiting(requests=1), Waiting(mails=1)):
         under_way = Unsettled({"orders": Waiting(), "inventory": one})
         assert under_way
