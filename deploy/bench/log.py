@@ -4,7 +4,7 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import NamedTuple, TypeAlias
 
 import orjson
-from aiokafka import AIOKafkaConsumer, ConsumerRecord, TopicPartition
+from aiokafka import ConsumerRecord
 
 from deploy.bench.result import Latency
 from shared.contracts.orders import LineAllocated, LineBackordered
@@ -19,27 +19,6 @@ class Told(NamedTuple):
 
     at: int
     lines: tuple[LineKey, ...]
-
-
-async def records(kafka: str, topic: str, partitions: int) -> list[ConsumerRecord]:
-    """Everything that stands in a topic now (its name on the broker)."""
-    consumer = AIOKafkaConsumer(bootstrap_servers=kafka, enable_auto_commit=False)
-    await consumer.start()
-    try:
-        places = [TopicPartition(topic, partition) for partition in range(partitions)]
-        consumer.assign(places)
-        await consumer.seek_to_beginning(*places)
-        ends = await consumer.end_offsets(places)
-        found: list[ConsumerRecord] = []
-        left = {place for place, end in ends.items() if end > 0}
-        while left:
-            for place, batch in (await consumer.getmany(*left, timeout_ms=1_000)).items():
-                found += batch
-                if batch[-1].offset + 1 >= ends[place]:
-                    left.remove(place)
-        return found
-    finally:
-        await consumer.stop()
 
 
 def told(found: Iterable[ConsumerRecord]) -> Iterator[Told]:

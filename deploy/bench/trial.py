@@ -5,7 +5,7 @@ from pathlib import Path
 from time import time
 from typing import NamedTuple, Protocol
 
-from aiokafka import ConsumerRecord
+from aiokafka import ConsumerRecord, TopicPartition
 
 from deploy.bench import log
 from deploy.bench.loader import write
@@ -13,6 +13,7 @@ from deploy.bench.measure import Spent, metered
 from deploy.bench.place import PARTITIONS, Place, go, loader
 from deploy.bench.result import Sample
 from deploy.bench.workloads import Case, identified, receipts
+from deploy.local.records import records
 from shared.contracts.commerce import COMMERCE_ORDERS
 from shared.contracts.orders import ORDERS_EVENTS
 from shared.contracts.suppliers import SUPPLIERS_MESSAGES, ReceivedLine
@@ -81,14 +82,14 @@ async def _measured(who: Contender, topic: str, file: Path, lines_per_second: fl
         await go(loading)
         await who.done()
         ended = time()
-    appended = await log.records(who.place.kafka, name, PARTITIONS)
+    appended = await records(who.place.kafka, _places(name))
     began = min(record.timestamp for record in appended)
     return _Run(began, ended - began / MILLISECONDS, spent, appended)
 
 
 async def _decided(who: Contender, since: int) -> dict[log.LineKey, int]:
-    records = await log.records(who.place.kafka, f"{who.namespace}.{ORDERS_EVENTS.name}", PARTITIONS)
-    return log.first_told(log.told(records), since)
+    found = await records(who.place.kafka, _places(f"{who.namespace}.{ORDERS_EVENTS.name}"))
+    return log.first_told(log.told(found), since)
 
 
 def _sample(lines: int, run: _Run, waited: Sequence[int]) -> Sample:
@@ -102,3 +103,7 @@ def _sample(lines: int, run: _Run, waited: Sequence[int]) -> Sample:
         kafka_bytes_per_line=None if spent.kafka_bytes is None else spent.kafka_bytes / lines,
         memory_mb=spent.memory_mb,
     )
+
+
+def _places(topic: str) -> list[TopicPartition]:
+    return [TopicPartition(topic, partition) for partition in range(PARTITIONS)]

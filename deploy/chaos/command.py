@@ -1,6 +1,7 @@
 """`backorder chaos`: breaks everything that can break, under load, and says whether anything was lost or done twice."""
 
 import secrets
+import shutil
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from time import monotonic
@@ -71,7 +72,7 @@ def chaos(
                 file.write(done.result.model_dump_json() + "\n")
         if json:
             typer.echo(done.result.model_dump_json())
-        _report(console, done)
+        _report(console, done, Home(home))
         if failed and short:
             break  # whoever reads the end of its output, reads of the failure
     if results is not None:
@@ -122,7 +123,7 @@ def read(results: Path) -> list[Result]:
     return [Result.model_validate_json(line) for line in results.read_text().splitlines()]
 
 
-def _report(console: Console, done: Run) -> None:
+def _report(console: Console, done: Run, home: Home) -> None:
     result = done.result
     figures = {
         "faults": f"{result.faults_total} ({', '.join(f'{count} {kind}' for kind, count in result.faults.items())})",
@@ -141,6 +142,13 @@ def _report(console: Console, done: Run) -> None:
         return
     for line in told(done.violations, done.timeline, done.log, done.plan.command):
         console.print(line, markup=False)
+    console.print(f"What the processes said: {_kept(home, done.plan.seed)}", markup=False)
+
+
+def _kept(home: Home, seed: int) -> Path:
+    """The logs of a run, where the next one does not delete them."""
+    kept = home.path.with_name(f"{home.path.name}-failed-{seed}")
+    return Path(shutil.copytree(home.logs, kept, dirs_exist_ok=True))
 
 
 def _seconds(seconds: float | None) -> str:

@@ -9,10 +9,11 @@ from email import message_from_bytes
 from pathlib import Path
 from typing import Any
 
-from aiokafka import AIOKafkaConsumer, ConsumerRecord, TopicPartition
+from aiokafka import ConsumerRecord, TopicPartition
 
 from deploy.chaos.doors import MARK
 from deploy.local.databases import snapshot
+from deploy.local.records import records
 from shared.codec import read
 from shared.contracts import TOPICS
 from shared.contracts.system import SYSTEM_CLOCK
@@ -108,27 +109,15 @@ async def gather(settings: Settings, maildir: Path) -> Evidence:
 
 async def read_log(settings: Settings) -> list[Entry]:
     """Every record of every topic but the clock's, in the order of the broker's time."""
-    consumer = AIOKafkaConsumer(bootstrap_servers=settings.kafka_bootstrap_servers, enable_auto_commit=False)
-    await consumer.start()
-    try:
-        places = {
-            TopicPartition(settings.topic(topic.name), partition): topic.name
-            for topic in TOPICS
-            if topic != SYSTEM_CLOCK
-            for partition in range(settings.partitions)
-        }
-        consumer.assign(list(places))
-        ends = await consumer.end_offsets(list(places))
-        await consumer.seek_to_beginning(*places)
-        found: list[Entry] = []
-        left = {place for place, end in ends.items() if end > await consumer.position(place)}
-        while left:
-            for place, records in (await consumer.getmany(timeout_ms=500)).items():
-                found += [_entry(record, places[place]) for record in records if record.offset < ends[place]]
-            left = {place for place in left if await consumer.position(place) < ends[place]}
-    finally:
-        await consumer.stop()
-    return sorted(found, key=lambda entry: (entry.appended, entry.topic, entry.partition, entry.offset))
+    places = {
+        TopicPartition(settings.topic(topic.name), partition): topic.name
+        for topic in TOPICS
+        if topic != SYSTEM_CLOCK
+        for partition in range(settings.partitions)
+    }
+    found = await records(settings.kafka_bootstrap_servers, places)
+    entries = [_entry(record, places[TopicPartition(record.topic, record.partition)]) for record in found]
+    return sorted(entries, key=lambda entry: (entry.appended, entry.topic, entry.partition, entry.offset))
 
 
 def _entry(record: ConsumerRecord[Any, Any], topic: str) -> Entry:

@@ -60,5 +60,5 @@ class Feed:
     async def catch_up(self) -> None:
         """Tells everything that stands in the topics now."""
         ends = await self._kafka.end_offsets(list(self._places))
-        while any(self.next.get(self._places[partition], 0) < end for partition, end in ends.items()):
+        while any([await self._kafka.position(place) < end for place, end in ends.items()]):
             await self.round(wait_ms=100)

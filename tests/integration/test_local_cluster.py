@@ -14,6 +14,7 @@ from aiokafka.admin.config_resource import ConfigResource, ConfigResourceType
 from deploy.local import infrastructure, kafka, processes, system
 from deploy.local.errors import UserError
 from deploy.local.home import Home
+from deploy.local.records import records
 from shared import topics
 from shared.contracts.commerce import COMMERCE_ORDERS
 from shared.relay import producer
@@ -82,19 +83,8 @@ async def make_group(settings: Settings) -> None:
 
 
 async def stored(settings: Settings) -> list[int]:
-    consumer = AIOKafkaConsumer(bootstrap_servers=settings.kafka_bootstrap_servers, enable_auto_commit=False)
-    await consumer.start()
-    try:
-        places = [TopicPartition(settings.topic(COMMERCE_ORDERS.name), number) for number in range(settings.partitions)]
-        consumer.assign(places)
-        await consumer.seek_to_beginning()
-        ends = await consumer.end_offsets(places)
-        found: list[int] = []
-        while any([await consumer.position(place) < ends[place] for place in places]):
-            found += [int(record.value) for batch in (await consumer.getmany(timeout_ms=200)).values() for record in batch]
-        return sorted(found)
-    finally:
-        await consumer.stop()
+    places = [TopicPartition(settings.topic(COMMERCE_ORDERS.name), number) for number in range(settings.partitions)]
+    return sorted(int(record.value) for record in await records(settings.kafka_bootstrap_servers, places))
 
 
 async def test_what_a_cluster_acknowledged_survives_whoever_dies(home: Home) -> None:
