@@ -115,7 +115,8 @@ class Delivery(NamedTuple):
 
 
 _LIST_OPENS, _LIST_CLOSES = b'{"items":', b"}"
-_ATTRIBUTES = ("type", "source", "id", "time", "specversion", "actor")
+_ATTRIBUTES = {name: f"ce_{name}" for name in ("type", "source", "id", "time", "specversion", "actor")}
+"""Of a CloudEvent, each with its Kafka header."""
 _LAST_MILLISECOND = int(LAST_INSTANT.timestamp() * 1000)
 
 
@@ -141,17 +142,15 @@ def _known_topics() -> Mapping[str, frozenset[str]]:
     return {topic: frozenset(names) for topic, names in accepted.items()}
 
 
-def _header(record: ConsumerRecord[Any, Any], name: str) -> str:
+def _text(headers: Mapping[str, bytes | None], name: str) -> str:
     """A header's text; empty when it is missing. Raises _RefusedError for what is no text."""
-    for key, value in record.headers:
-        if key == name:
-            if value is None:
-                raise _RefusedError("bad_header", f"header {name!r} is null; leave it out or give it a value")
-            try:
-                return str(value.decode())
-            except UnicodeDecodeError:
-                raise _RefusedError("bad_header", f"header {name!r} is not UTF-8 text") from None
-    return ""
+    value = headers.get(name, b"")
+    if value is None:
+        raise _RefusedError("bad_header", f"header {name!r} is null; leave it out or give it a value")
+    try:
+        return value.decode()
+    except UnicodeDecodeError:
+        raise _RefusedError("bad_header", f"header {name!r} is not UTF-8 text") from None
 
 
 def _time(text: str, otherwise: datetime) -> datetime:
@@ -199,9 +198,10 @@ def _event(record: ConsumerRecord[Any, Any]) -> tuple[dict[str, str], bytes | No
     """A record's CloudEvents attributes and data. Raises _RefusedError for what is no event."""
     if unreadable := batches.problem(record.headers):
         raise _RefusedError("unreadable", unreadable)
-    if _header(record, "content-type").lower().startswith("application/cloudevents"):
+    headers = dict(reversed(record.headers))  # of several the first counts
+    if _text(headers, "content-type").lower().startswith("application/cloudevents"):
         return _structured(record.value or b"")
-    return {name: _header(record, f"ce_{name}") for name in _ATTRIBUTES}, record.value
+    return {name: _text(headers, header) for name, header in _ATTRIBUTES.items()}, record.value
 
 
 def read(record: ConsumerRecord[Any, Any], topic: str) -> Delivery:

@@ -31,7 +31,7 @@ async def keep_new(tx: Connection, deliveries: Sequence[Delivery]) -> list[Deliv
             fresh.add(id(delivery))
     if ours:
         rows = await tx.fetch("INSERT INTO runtime.inbox SELECT unnest($1::uuid[]) ON CONFLICT DO NOTHING RETURNING id", sorted(ours))
-        fresh.update(id(ours[uuid.UUID(bytes=row["id"].bytes)]) for row in rows)
+        fresh.update(id(ours[row["id"]]) for row in rows)
     reused: dict[int, Delivery] = {}
     if others:
         known = await _claim(tx, {key: group[0].content_hash() for key, group in others.items()})

@@ -5,11 +5,12 @@ Quantities are whole units, days are the warehouse's calendar days. Nothing here
 
 from bisect import bisect_left
 from collections import Counter
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import date, datetime, timedelta
 from enum import StrEnum
 from itertools import accumulate
+from operator import attrgetter
 from typing import NamedTuple, TypeAlias
 from zoneinfo import ZoneInfo
 
@@ -101,7 +102,8 @@ class Demand(NamedTuple):
     @property
     def open(self) -> int:
         """Units that wait."""
-        return max(0, self.wanted - self.served - self.refused)
+        rest = self.wanted - self.served - self.refused
+        return rest if rest > 0 else 0
 
 
 class Supply(NamedTuple):
@@ -210,6 +212,13 @@ class State:
         stored = self.stored_demands.get(key)
         return stored.open if stored else 0
 
+    def changed(self, keys: Iterable[LineKey]) -> Iterator[tuple[LineKey, Demand]]:
+        """The lines of these that are other than they were: what only stands in a queue is most of them, and has no news."""
+        for key in keys:
+            line = self.demands[key]
+            if line is not self.stored_demands.get(key):
+                yield key, line
+
     def cause(self, line: Demand, otherwise: Mapping[str, str]) -> str:
         """The message to which a line owes its change: its own newest claim, or else what was done to its SKU."""
         return self.claimed.get(line.key) or otherwise.get(line.sku) or self.touched[line.sku]
@@ -238,12 +247,12 @@ def allocate(free: int, waiting_lines: Iterable[Demand]) -> list[tuple[Demand, i
     """Gives free units to the waiting lines: head of the queue first, partially if need be, so that nobody is served while an
     earlier line waits. Answers (line, units) of those that got some."""
     given: list[tuple[Demand, int]] = []
-    for line in sorted(waiting_lines, key=lambda line: line.place):
+    for line in sorted((line for line in waiting_lines if line.open), key=attrgetter("place")):
         if free <= 0:
             break
-        if units := min(free, line.open):
-            given.append((line, units))
-            free -= units
+        units = min(free, line.open)
+        given.append((line, units))
+        free -= units
     return given
 
 

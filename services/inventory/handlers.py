@@ -3,8 +3,9 @@
 from collections import defaultdict
 from collections.abc import Iterable, Mapping, Sequence
 from datetime import date
+from operator import attrgetter
 
-from services.inventory.domain import Demand, LineKey, Movement, MovementKind, Policy, State, Supply, allocate, promise, promises
+from services.inventory.domain import Demand, LineKey, Movement, MovementKind, Policy, State, Supply, allocate, promises
 from shared.contracts.inventory import DemandRefused, DemandServed, ShortageChanged, StockLevelChanged
 from shared.contracts.orders import CancelReason, DemandSet
 from shared.contracts.purchasing import StockReceived, SupplyChanged
@@ -88,10 +89,12 @@ def demand_set(state: State, message: DemandSet, context: Context) -> Iterable[E
         return [Refuse("impossible_shipped", f"{message.order}/{message.line}: shipped must be {allowed}, not {message.shipped}")]
     shipped, served = message.shipped - known.shipped, min(known.served, max(message.wanted, message.shipped))
     withdrawn = known.served - served
-    state.demands[known.key] = known._replace(
-        wanted=message.wanted, shipped=message.shipped, served=served,
+    key = message.order, message.line
+    state.demands[key] = Demand(
+        message.order, message.line, message.sku, wanted=message.wanted, shipped=message.shipped, served=served,
         refused=min(known.refused, max(0, message.wanted - served)), queue_class=message.queue_class,
         queued_at=message.queued_at, ordered_at=message.ordered_at, demand_version=message.demand_version, version=message.version,
+        ship_by=known.ship_by, promise_version=known.promise_version,
     )  # fmt: skip
     if shipped or withdrawn:
         stock = state.skus[message.sku]
@@ -102,11 +105,11 @@ def demand_set(state: State, message: DemandSet, context: Context) -> Iterable[E
         if withdrawn:
             state.movements.append(moved._replace(kind=MovementKind.WITHDRAWN, allocated=-withdrawn, undoes=MovementKind.ALLOCATED))
             state.freed[message.sku] = context.cause
-    if message.wanted > known.wanted and known.key in state.stored_demands:
+    if message.wanted > known.wanted and key in state.stored_demands:
         state.rescheduled[message.sku] = context.cause  # it grows at its old place: those behind it wait for later supply
-    state.claimed[known.key] = state.touched[message.sku] = context.cause
+    state.claimed[key] = state.touched[message.sku] = context.cause
     if message.demand_version > known.demand_version:
-        state.unanswered.add(known.key)
+        state.unanswered.add(key)
     return ()
 
 
@@ -166,10 +169,9 @@ def book(
 ) -> None:
     """Writes to the ledger what lines were given and who joined or left the queue, net of the transaction and in queue order:
     so the ledger says who waited at every commit, and a line that is served at once costs no entry more."""
-    demands = state.demands
-    moved = (demands[key] for key in lines if key in given or demands[key].open != state.waited(key))
-    for line in sorted(moved, key=lambda line: line.place):
-        units, joined = given.get(line.key, 0), line.open - state.waited(line.key)
+    moved = [(line.place, line, line.open - state.waited(key)) for key, line in state.changed(lines)]
+    for _, line, joined in sorted(entry for entry in moved if entry[2] or entry[1].key in given):
+        units = given.get(line.key, 0)
         waited = min(units, max(0, -joined))
         cause = state.cause(line, state.freed)
         if units:
@@ -189,19 +191,19 @@ def _promise(state: State, sku: str, lines: Sequence[LineKey], supplies: Sequenc
     """Counts who waits, and promises: to the whole queue where supply was rescheduled, else only to lines that joined its tail.
     (A joiner with an earlier place is treated as the tail too: never too early a date.) Who no longer waits has no promise."""
     demands = state.demands
-    queue = sorted((demands[key] for key in lines if demands[key].open), key=lambda line: line.place)
-    waiting = state.stored_skus[sku].waiting + sum(demands[key].open - state.waited(key) for key in lines)
+    waiting = state.stored_skus[sku].waiting
+    for key, line in list(state.changed(lines)):
+        waiting += line.open - state.waited(key)
+        if line.ship_by and not line.open:
+            demands[key] = line._replace(ship_by=None)
+    queue = sorted((line for key in lines if (line := demands[key]).open), key=attrgetter("place"))
     promised = queue if sku in state.rescheduled else [line for line in queue if not state.waited(line.key)]
-    ahead = waiting - sum(line.open for line in promised)
-    for line, day in zip(promised, promises(ahead, [line.open for line in promised], supplies, today), strict=True):
+    units = [line.open for line in promised]
+    *days, next_date = promises(waiting - sum(units), [*units, 1], supplies, today)
+    for line, day in zip(promised, days, strict=True):
         if day != line.ship_by:
             demands[line.key] = line._replace(ship_by=day, promise_version=line.promise_version + 1)
-    for key in lines:
-        if not demands[key].open and demands[key].ship_by:
-            demands[key] = demands[key]._replace(ship_by=None)
-    state.skus[sku] = state.skus[sku]._replace(
-        waiting=waiting, needed_by=queue[0].ordered_at if queue else None, next_date=promise(waiting + 1, supplies, today)
-    )
+    state.skus[sku] = state.skus[sku]._replace(waiting=waiting, needed_by=queue[0].ordered_at if queue else None, next_date=next_date)
 
 
 def _answers(state: State, sku: str, lines: Sequence[LineKey], context: Context) -> Iterable[Effect]:
@@ -210,6 +212,8 @@ def _answers(state: State, sku: str, lines: Sequence[LineKey], context: Context)
     reason = CancelReason.UNKNOWN_SKU if state.skus[sku].backorder is None else CancelReason.NOT_BACKORDERABLE
     for key in lines:
         line, stored, answered = state.demands[key], state.stored_demands.get(key), key in state.unanswered
+        if line is stored and not answered:
+            continue
         cause = state.cause(line, state.freed if stored and line.served != stored.served else state.rescheduled)
         if answered and line.refused:
             yield Send(

@@ -24,7 +24,7 @@ _DEMAND = (
 )
 _SUPPLY = "purchase_order, line, sku, committed, open, expected_on, version"
 _MOVEMENT = "sku, kind, on_hand, allocated, waiting, order_id, receipt, purchase_order, line, undoes, cause"
-"""Columns in the order of their classes' fields."""
+"""Columns in the order of their classes' fields, and of the tables."""
 
 _STUBS = "INSERT INTO sku (sku) SELECT unnest($1::text[]) ON CONFLICT DO NOTHING"
 _LOCK_SKUS = f"SELECT {_SKU} FROM sku WHERE sku = ANY($1) ORDER BY sku FOR UPDATE"
@@ -51,23 +51,19 @@ _QUEUES = f"""
         SELECT {_DEMAND} FROM demand WHERE demand.sku = head.sku AND wanted > served + refused
         ORDER BY queue_class, queued_at, order_id, demand.line LIMIT head.lines
     ) AS line"""
-_UPDATE_SKUS = f"""
+# Rows are sent as arrays of a table's row type: an array a column costs half as much again.
+_UPDATE_SKUS = """
     UPDATE sku SET description = new.description, backorder = new.backorder, counted = new.counted, on_hand = new.on_hand,
         allocated = new.allocated, waiting = new.waiting, received_total = new.received_total, needed_by = new.needed_by,
-        next_date = new.next_date, version = $11
-    FROM unnest($1::text[], $2::text[], $3::text[], $4::bool[], $5::bigint[], $6::bigint[], $7::bigint[], $8::bigint[],
-        $9::timestamptz[], $10::date[]) AS new ({_SKU})
-    WHERE sku.sku = new.sku"""
-_UPDATE_DEMANDS = f"""
+        next_date = new.next_date, version = new.version
+    FROM unnest($1::sku[]) AS new WHERE sku.sku = new.sku"""
+_UPDATE_DEMANDS = """
     UPDATE demand SET wanted = new.wanted, shipped = new.shipped, served = new.served, refused = new.refused,
         queue_class = new.queue_class, queued_at = new.queued_at, ordered_at = new.ordered_at, demand_version = new.demand_version,
         version = new.version, ship_by = new.ship_by, promise_version = new.promise_version
-    FROM unnest($1::text[], $2::int[], $3::text[], $4::int[], $5::int[], $6::int[], $7::int[], $8::int[], $9::timestamptz[],
-        $10::timestamptz[], $11::bigint[], $12::bigint[], $13::date[], $14::int[]) AS new ({_DEMAND})
-    WHERE demand.order_id = new.order_id AND demand.line = new.line"""
-_UPSERT_SUPPLIES = f"""
-    INSERT INTO supply ({_SUPPLY})
-    SELECT * FROM unnest($1::text[], $2::int[], $3::text[], $4::bigint[], $5::bigint[], $6::date[], $7::bigint[])
+    FROM unnest($1::demand[]) AS new WHERE demand.order_id = new.order_id AND demand.line = new.line"""
+_UPSERT_SUPPLIES = """
+    INSERT INTO supply SELECT * FROM unnest($1::supply[])
     ON CONFLICT (purchase_order, line) DO UPDATE
     SET committed = excluded.committed, open = excluded.open, expected_on = excluded.expected_on, version = excluded.version"""
 
@@ -128,16 +124,16 @@ async def save(tx: Connection, state: State, context: Context) -> None:
     repaired = state.repaired
     skus = [sku for key, sku in state.skus.items() if sku != state.stored_skus[key] or key in repaired]
     if skus:
-        await tx.execute(_UPDATE_SKUS, *_columns(skus, 10), context.number)
+        await tx.execute(_UPDATE_SKUS, [(*sku, context.number) for sku in skus])
     known = [line for key, line in state.demands.items() if line != state.stored_demands.get(key, line) or line.sku in repaired]
     if known:
-        await tx.execute(_UPDATE_DEMANDS, *_columns(known, 14))
+        await tx.execute(_UPDATE_DEMANDS, known)
     new = [line for key, line in state.demands.items() if key not in state.stored_demands]
     if new:
         await tx.copy_records_to_table("demand", records=new, columns=_DEMAND.split(", "))
     supplies = [supply for key, supply in state.supplies.items() if supply != state.stored_supplies.get(key)]
     if supplies:
-        await tx.execute(_UPSERT_SUPPLIES, *_columns(supplies, 7))
+        await tx.execute(_UPSERT_SUPPLIES, supplies)
     if state.movements:
         entries = [(*movement, context.number, context.now) for movement in state.movements]
         await tx.copy_records_to_table("ledger", records=entries, columns=[*_MOVEMENT.split(", "), "number", "at"])

@@ -115,7 +115,7 @@ def line_event(policy: Policy, kind: NoticeKind) -> Handler[State]:
             waiting[line] = noted(
                 waiting.get(line, ()), state.told_of(order, line), kind, change, circumstances, now=context.now, closes=closes
             )
-        state.put(order, replace(known, waiting=waiting))
+        state.put(order, Correspondence(known.contact, waiting))
         return reschedule(order, before, next_due(waiting))
 
     return handle
@@ -140,7 +140,7 @@ def digest_due(policy: Policy) -> Handler[State]:
             identity = mail_id(key)
             message_id = policy.message_id(identity)
             state.write(Mail(key, identity, known.contact.email, text.subject, text.body, message_id, context.now, notices))
-            state.put(order, replace(known, waiting=waiting))
+            state.put(order, Correspondence(known.contact, waiting))
         return reschedule(order, None, next_due(waiting))
 
     return handle

@@ -35,8 +35,7 @@ ORDER BY order_id, number FOR UPDATE OF mail
 """
 
 _SAVE_ORDERS = """
-INSERT INTO correspondence (order_id, name, email, language, time_zone, waiting)
-SELECT * FROM unnest($1::text[], $2::text[], $3::text[], $4::text[], $5::text[], $6::json[])
+INSERT INTO correspondence SELECT * FROM unnest($1::correspondence[])
 ON CONFLICT (order_id) DO UPDATE
 SET name = excluded.name, email = excluded.email, language = excluded.language, time_zone = excluded.time_zone, waiting = excluded.waiting
 """
@@ -166,7 +165,7 @@ async def save(tx: Connection, state: State, _context: Context) -> None:
             (order, known.contact.name, known.contact.email, known.contact.language, known.contact.time_zone, _document(known.waiting))
             for order, known in orders
         ]
-        await tx.execute(_SAVE_ORDERS, *_columns(rows, 6))
+        await tx.execute(_SAVE_ORDERS, rows)
     if state.mails:
         mails = [state.mails[key] for key in sorted(state.mails)]
         written = [(*m.key, m.mail_id, m.recipient, m.subject, m.body, m.message_id, m.created_at, _lines(m.notices)) for m in mails]

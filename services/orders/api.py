@@ -150,7 +150,7 @@ def _show(api: APIRouter, edge: Edge) -> None:
         """Everything that was told about the order, in order; empty while the order waits to be decided."""
         pending = await _pending(edge, order)
         rows = await edge.pool.fetch(
-            "SELECT at, type, data - 'tracking' AS data, cause FROM timeline WHERE order_id = $1 ORDER BY id", order
+            "SELECT at, type, data::jsonb - 'tracking' AS data, cause FROM timeline WHERE order_id = $1 ORDER BY id", order
         )
         if not rows and not pending:
             raise _unknown(order)
@@ -175,7 +175,7 @@ def _view(line: Line) -> LineView:
         line=line.line,
         sku=line.sku,
         unit_price=line.unit_price,
-        amounts=line.amounts,
+        amounts=Amounts(**line.amounts),
         ship_by=line.ship_by if line.backordered else None,
         version=line.version,
     )

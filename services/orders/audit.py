@@ -15,7 +15,7 @@ CHECKS: dict[str, str] = {
         SELECT order_id, line, l.sku, l.ordered, told.sku AS told_sku, told.ordered AS told_ordered
         FROM line AS l FULL JOIN (
             SELECT t.order_id, (i ->> 'line')::integer AS line, i ->> 'sku' AS sku, (i ->> 'quantity')::integer AS ordered
-            FROM timeline AS t, jsonb_array_elements(t.data -> 'lines') AS i WHERE t.type = 'OrderAccepted'
+            FROM timeline AS t, json_array_elements(t.data -> 'lines') AS i WHERE t.type = 'OrderAccepted'
         ) AS told USING (order_id, line)
         WHERE (l.sku, l.ordered) IS DISTINCT FROM (told.sku, told.ordered)
     """,
@@ -41,22 +41,22 @@ CHECKS: dict[str, str] = {
     """,
     "no two events of a line have the same version": """
         SELECT t.order_id, (l ->> 'line')::integer AS line, (l ->> 'version')::bigint AS version, count(*)
-        FROM timeline AS t, jsonb_array_elements(t.data -> 'lines') AS l
+        FROM timeline AS t, json_array_elements(t.data -> 'lines') AS l
         WHERE t.type LIKE 'Line%' GROUP BY 1, 2, 3 HAVING count(*) > 1
     """,
     "a line's version is that of its last event": """
         SELECT l.order_id, l.line, l.version, coalesce(told.version, 0) AS told
         FROM line AS l LEFT JOIN (
             SELECT t.order_id, (c ->> 'line')::integer AS line, max((c ->> 'version')::bigint) AS version
-            FROM timeline AS t, jsonb_array_elements(t.data -> 'lines') AS c WHERE t.type LIKE 'Line%' GROUP BY 1, 2
+            FROM timeline AS t, json_array_elements(t.data -> 'lines') AS c WHERE t.type LIKE 'Line%' GROUP BY 1, 2
         ) AS told USING (order_id, line)
         WHERE l.version <> coalesce(told.version, 0)
     """,
     "the amounts last told of a line are its amounts": """
         SELECT order_id, line, told.amounts, l.pending, l.allocated, l.backordered, l.shipped, l.cancelled
         FROM (
-            SELECT DISTINCT ON (1, 2) t.order_id, (c ->> 'line')::integer AS line, c -> 'amounts' AS amounts
-            FROM timeline AS t, jsonb_array_elements(t.data -> 'lines') AS c
+            SELECT DISTINCT ON (1, 2) t.order_id, (c ->> 'line')::integer AS line, (c -> 'amounts')::jsonb AS amounts
+            FROM timeline AS t, json_array_elements(t.data -> 'lines') AS c
             WHERE t.type LIKE 'Line%' ORDER BY 1, 2, (c ->> 'version')::bigint DESC
         ) AS told JOIN line_amounts AS l USING (order_id, line)
         WHERE told.amounts <> jsonb_build_object('ordered', l.ordered, 'pending', l.pending, 'allocated', l.allocated,
@@ -68,7 +68,7 @@ CHECKS: dict[str, str] = {
             SELECT t.order_id, (c ->> 'line')::integer AS line,
                    sum((c ->> 'quantity')::integer) FILTER (WHERE t.type = 'LineShipped') AS shipped,
                    sum((c ->> 'quantity')::integer) FILTER (WHERE t.type = 'LineCancelled') AS cancelled
-            FROM timeline AS t, jsonb_array_elements(t.data -> 'lines') AS c
+            FROM timeline AS t, json_array_elements(t.data -> 'lines') AS c
             WHERE t.type IN ('LineShipped', 'LineCancelled') GROUP BY 1, 2
         ) AS told USING (order_id, line)
         WHERE (l.shipped, l.cancelled) IS DISTINCT FROM (coalesce(told.shipped, 0), coalesce(told.cancelled, 0))

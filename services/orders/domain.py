@@ -13,7 +13,7 @@ from typing import NamedTuple
 
 from shared.contracts.base import Message
 from shared.contracts.inventory import DemandServed
-from shared.contracts.orders import Amounts, LineAllocated, LineBackordered, LineChange, LineEvent, LinePromised
+from shared.contracts.orders import LineAllocated, LineBackordered, LineChange, LineEvent, LinePromised
 
 CONTENT_LOST = b""
 """In place of the hash of a fact that is known only by what was told of it."""
@@ -67,7 +67,9 @@ class Line(NamedTuple):
     @property
     def allocated(self) -> int:
         """Units set aside that the warehouse may pick."""
-        return max(0, min(self.served, self.wanted) - self.shipped)
+        wanted, served = self.ordered - self.cancelled, self.served
+        held = (served if served < wanted else wanted) - self.shipped
+        return held if held > 0 else 0
 
     @property
     def pending(self) -> int:
@@ -80,19 +82,18 @@ class Line(NamedTuple):
         return self.open - self.allocated if self.answered else 0
 
     @property
-    def amounts(self) -> Amounts:
-        """The five amounts; they add up to `ordered`."""
+    def amounts(self) -> dict[str, int]:
+        """What was ordered, and the five amounts that add up to it, as the fields of `Amounts`."""
         allocated = self.allocated
         rest = self.open - allocated
-        pending, backordered = (0, rest) if self.answered else (rest, 0)
-        return Amounts(
-            ordered=self.ordered,
-            pending=pending,
-            allocated=allocated,
-            backordered=backordered,
-            shipped=self.shipped,
-            cancelled=self.cancelled,
-        )
+        return {
+            "ordered": self.ordered,
+            "pending": 0 if self.answered else rest,
+            "allocated": allocated,
+            "backordered": rest if self.answered else 0,
+            "shipped": self.shipped,
+            "cancelled": self.cancelled,
+        }
 
 
 class Step(NamedTuple):
@@ -134,8 +135,9 @@ def answer(line: Line, told: DemandServed) -> tuple[Line, list[Step]]:
     Units set aside come first; what is left after the first answer is backordered; a moved date is told of what still waits.
     """
     steps: list[Step] = []
-    served = min(told.served, line.wanted)
-    rise = max(0, served - line.shipped) - line.allocated
+    served, held = min(told.served, line.wanted), line.allocated
+    backordered = line.open - held if line.answered else 0
+    rise = max(0, served - line.shipped) - held
     after = line._replace(
         served=served,
         served_version=told.version,
@@ -145,10 +147,10 @@ def answer(line: Line, told: DemandServed) -> tuple[Line, list[Step]]:
     )
     if rise > 0:
         steps.append(Step(LineAllocated, rise, after))
-    rest = after.open - after.allocated
-    if rest > line.backordered:
+    rest = line.open - held - rise
+    if rest > backordered:
         after = after._replace(answered=True, version=after.version + 1)
-        steps.append(Step(LineBackordered, rest - line.backordered, after))
+        steps.append(Step(LineBackordered, rest - backordered, after))
     elif not line.answered:
         after = after._replace(answered=True)
     elif rest and line.ship_by != told.ship_by:

@@ -8,7 +8,7 @@ from typing import Any, NamedTuple
 from services.orders.domain import Line, Order
 from shared.contracts.base import Message
 from shared.contracts.commerce import OrderPlaced
-from shared.contracts.orders import FieldError, LineChange, LineEvent
+from shared.contracts.orders import FieldError, LineEvent
 from shared.service import Context, Send
 
 LineKey = tuple[str, int]
@@ -30,7 +30,8 @@ class Changed(NamedTuple):
     kind: type[LineEvent]
     apart: str
     """Changes of one kind share a message unless this differs: each parcel, each cancellation has a message of its own."""
-    change: LineChange
+    change: Mapping[str, Any]
+    """The fields of its `LineChange`: validated with all others of the message, at once."""
     facts: Mapping[str, Any]
     cause: str
     actor: str
@@ -111,15 +112,15 @@ class State:
         self, line: Line, quantity: int, kind: type[LineEvent], facts: Mapping[str, Any], context: Context, apart: str = ""
     ) -> None:
         """Adds to the order's story that `quantity` units of the line changed; `line` is the line after it."""
-        change = LineChange(
-            line=line.line,
-            sku=line.sku,
-            quantity=quantity,
-            amounts=line.amounts,
-            version=line.version,
-            ship_by=line.ship_by,
-            promise_version=line.promise_version,
-        )
+        change = {
+            "line": line.line,
+            "sku": line.sku,
+            "quantity": quantity,
+            "amounts": line.amounts,
+            "version": line.version,
+            "ship_by": line.ship_by,
+            "promise_version": line.promise_version,
+        }
         self.stories.setdefault(line.order, []).append(Changed(kind, apart, change, facts, context.cause, context.actor))
 
 
@@ -139,17 +140,18 @@ def messages(order: str, story: Sequence[Told | Changed]) -> Iterator[Send]:
             continue
         kind = told.kind, told.apart
         index = latest.get(kind, -1)
-        if index <= last_of_line.get(told.change.line, -1):
+        line = told.change["line"]
+        if index <= last_of_line.get(line, -1):
             index = latest[kind] = len(groups)
             groups.append([])
         group = groups[index]
         assert isinstance(group, list)
         group.append(told)
-        last_of_line[told.change.line] = index
+        last_of_line[line] = index
     for entry in groups:
         if isinstance(entry, Told):
             yield Send(*entry)
         else:
             first = entry[0]
-            event = first.kind(order=order, lines=tuple(changed.change for changed in entry), **first.facts)
-            yield Send(event, first.cause, first.actor)
+            lines: Any = [changed.change for changed in entry]
+            yield Send(first.kind(order=order, lines=lines, **first.facts), first.cause, first.actor)

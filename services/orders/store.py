@@ -27,7 +27,7 @@ LINE_COLUMNS = (
     "order_id", "line", "sku", "unit_price", "ordered", "cancelled", "shipped", "served",
     "served_version", "answered", "ship_by", "promise_version", "demand_version", "version",
 )  # fmt: skip
-"""In the order of `Line`'s fields."""
+"""In the order of `Line`'s fields, and of the table."""
 
 
 @dataclass(slots=True)
@@ -242,28 +242,18 @@ async def _save_lines(tx: Connection, state: State) -> None:
     new = [line for order in whole for line in state.lines[order].values()]
     if new:
         await tx.copy_records_to_table("line", records=new, columns=LINE_COLUMNS)
-    changed = [_changes(state.lines[order][line]) for order, line in state.changed if order not in whole]
+    changed = [state.lines[order][line] for order, line in state.changed if order not in whole]
     if changed:
         await tx.execute(
+            # `line` alone is a type of PostgreSQL's own.
             """
             UPDATE line SET cancelled = n.cancelled, shipped = n.shipped, served = n.served, served_version = n.served_version,
                 answered = n.answered, ship_by = n.ship_by, promise_version = n.promise_version,
                 demand_version = n.demand_version, version = n.version
-            FROM unnest($1::text[], $2::integer[], $3::integer[], $4::integer[], $5::integer[], $6::bigint[],
-                        $7::boolean[], $8::date[], $9::bigint[], $10::bigint[], $11::bigint[])
-              AS n (order_id, line, cancelled, shipped, served, served_version,
-                    answered, ship_by, promise_version, demand_version, version)
-            WHERE line.order_id = n.order_id AND line.line = n.line
+            FROM unnest($1::public.line[]) AS n WHERE line.order_id = n.order_id AND line.line = n.line
             """,
-            *_columns(changed),
+            changed,
         )
-
-
-def _changes(line: Line) -> tuple[Any, ...]:
-    return (
-        line.order, line.line, line.cancelled, line.shipped, line.served, line.served_version,
-        line.answered, line.ship_by, line.promise_version, line.demand_version, line.version,
-    )  # fmt: skip
 
 
 def _columns(rows: Collection[tuple[Any, ...]]) -> list[tuple[Any, ...]]:

@@ -58,7 +58,7 @@ CREATE TABLE timeline (
     order_id text COLLATE "C" NOT NULL,
     at       timestamptz NOT NULL,
     type     text NOT NULL,
-    data     jsonb NOT NULL,                                           -- without the customer, who stands once in orders
+    data     json NOT NULL,                                            -- without the customer, who stands once in orders
     cause    text NOT NULL,
     PRIMARY KEY (order_id, id)
 );
