@@ -13,6 +13,7 @@ from time import monotonic
 from deploy.local import infrastructure
 from tests import infra
 from tests.simulation.laboratory import tell
+from tests.simulation.steps import crowded, mixture
 
 
 def main() -> int:
@@ -21,13 +22,14 @@ def main() -> int:
     parser.add_argument("--seeds", type=int, default=200, help="how many")
     parser.add_argument("--from", type=int, default=0, dest="first", help="the first of them")
     parser.add_argument("--jobs", type=int, default=1, help="processes that share them")
+    parser.add_argument("--crowded", action="store_true", help="nothing fails, but transactions overlap as much as they can")
     parser.add_argument("--digests", action="store_true", help="print what each run came to, in one hash")
     parser.add_argument("--timeline", action="store_true", help="print every step of every run")
     arguments = parser.parse_args()
     began = monotonic()
     parts = [range(arguments.first + job, arguments.first + arguments.seeds, arguments.jobs) for job in range(arguments.jobs)]
     with database_server() as url, ProcessPoolExecutor(arguments.jobs, multiprocessing.get_context("spawn")) as pool:
-        work = partial(tell, url, digests=arguments.digests, timeline=arguments.timeline)
+        work = partial(tell, url, mixture=crowded if arguments.crowded else mixture, digests=arguments.digests, timeline=arguments.timeline)
         violated = sorted(seed for answer in pool.map(work, parts) for seed in answer)
     if not arguments.digests:
         print(f"{arguments.seeds} seeds in {monotonic() - began:.0f} s, {len(violated)} of them violate something: {violated}")

@@ -22,7 +22,7 @@ from shared.settings import Settings
 from shared.transaction import Transactions
 from tests.simulation.databases import Database
 from tests.simulation.log import Group, Log, Member, Producer, Record
-from tests.simulation.processes import Locked, Process, called
+from tests.simulation.processes import Holders, Process, called
 
 
 @dataclass
@@ -207,6 +207,8 @@ class Cluster:
     database: Database
     log: Log
     now: Clock
+    waiting: "list[Worker | Leader]" = field(default_factory=list)
+    """Who waits for a lock: the first for one that the second holds, and so on; the last for one of somebody who can go on."""
     _work: Work | None = None
     group: Group = field(init=False)
     workers: list[Worker] = field(init=False)
@@ -227,13 +229,18 @@ class Cluster:
         return [*self.workers, *self.leaders]
 
     @property
-    def locked(self) -> Locked | None:
-        """Whom to ask whether a process waits for a lock; nobody, while there is no other that could hold one."""
-        return self.database.locked if self.in_state("paused") or self.in_state("blocked") else None
+    def holders(self) -> Holders | None:
+        """Whom to ask who holds the lock that a process waits for; nobody, while there is no other that could hold one."""
+        return self.database.holders if self.waiting or self.paused() else None
 
-    def in_state(self, state: str) -> list[Process]:
-        """The processes in this state."""
-        return [actor.process for actor in self.actors() if actor.process.state == state]
+    def paused(self) -> "list[Worker | Leader]":
+        """Those that have something under way."""
+        return [actor for actor in self.actors() if actor.process.state == "paused"]
+
+    def free_to_go_on(self) -> "list[Worker | Leader]":
+        """Of them those that the scheduler may let go on. While somebody waits for a lock that is who holds it, and nobody else: so a
+        lock that is let go of wakes one process, and the database never chooses between two."""
+        return [actor for actor in self.paused() if not self.waiting or actor.process.pid in self.waiting[-1].process.waits_for]
 
     def rebalance(self, choose: Callable[[Sequence[Worker]], Worker]) -> str:
         """Every partition goes to a member that `choose` names. Members with a batch under way are fenced: they are too late to say

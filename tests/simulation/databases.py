@@ -29,7 +29,7 @@ _TABLES = """
     WHERE schemaname IN ('public', 'runtime') AND tablename <> 'migration' ORDER BY 1
 """
 _SEQUENCES = "SELECT format('%I.%I', schemaname, sequencename) FROM pg_sequences WHERE schemaname IN ('public', 'runtime') ORDER BY 1"
-_LOCKED = "SELECT cardinality(pg_blocking_pids($1)) > 0"
+_HOLDERS = "SELECT pg_blocking_pids($1)"
 _VACUUM_EVERY = 100
 """Worlds between two clean-ups: emptied tables keep their dead rows."""
 
@@ -43,9 +43,9 @@ class Database:
     eye: "asyncpg.Connection[Any]"
     empty_statement: str
 
-    async def locked(self, pid: int) -> bool:
-        """Whether this session waits for a lock."""
-        return bool(pid) and bool(await self.eye.fetchval(_LOCKED, pid))
+    async def holders(self, pid: int) -> frozenset[int]:
+        """The sessions that hold the lock for which this one waits, if it does."""
+        return frozenset(await self.eye.fetchval(_HOLDERS, pid))
 
 
 class Databases:

@@ -34,9 +34,9 @@ class Laboratory:
         """A seed from beginning to end; see `simulate`."""
         return self._runner.run(simulate(seed, self.databases, services, mixture, watched=watched))
 
-    def explained(self, run: Run) -> str:
+    def explained(self, run: Run, mixture: Callable[[World], Mixture] = mixture) -> str:
         """The report of a run that failed. What a service can see by itself is looked for again after each step: for the first."""
-        again = self.simulate(run.seed, watched=True)
+        again = self.simulate(run.seed, mixture=mixture, watched=True)
         return (again if again.violated else run).report()
 
 
@@ -52,17 +52,19 @@ def laboratory(database_url: str) -> Iterator[Laboratory]:
             runner.run(made.__aexit__(None, None, None))
 
 
-def tell(database_url: str, seeds: Iterable[int], *, digests: bool = False, timeline: bool = False) -> list[int]:
+def tell(
+    database_url: str, seeds: Iterable[int], mixture: Callable[[World], Mixture], *, digests: bool = False, timeline: bool = False
+) -> list[int]:
     """Prints the reports of the seeds that violate something, and answers which; of all of them what was asked for."""
     violated = []
     with laboratory(database_url) as lab:
         for seed in seeds:
-            run = lab.simulate(seed)
+            run = lab.simulate(seed, mixture=mixture)
             if digests:
                 print(run.digest, flush=True)
             if timeline:
                 print(run.report(), flush=True)
             if run.violated is not None:
                 violated.append(seed)
-                print(lab.explained(run), file=sys.stderr, flush=True)
+                print(lab.explained(run, mixture), file=sys.stderr, flush=True)
     return violated

@@ -21,8 +21,8 @@ T = TypeVar("T")
 CURRENT: "ContextVar[Process | None]" = ContextVar("process", default=None)
 """Who makes the call. Nobody: the world itself, which is never held up."""
 
-Locked: TypeAlias = Callable[[int], Awaitable[bool]]
-"""Whether the database session with this pid waits for a lock."""
+Holders: TypeAlias = Callable[[int], Awaitable[frozenset[int]]]
+"""Who holds the lock that the database session with this pid waits for; nobody, if it waits for none."""
 
 LOCK_SECONDS = 0.003
 """After so long without an answer the database is asked whether the call waits for a lock."""
@@ -60,11 +60,17 @@ FREE = Leash()
 
 
 class Process:
-    """One thing at a time that runs in the simulated world; `state` is idle, running, paused or blocked."""
+    """One thing at a time that runs in the simulated world; `state` is idle, running, paused, halted or blocked."""
 
     def __init__(self, name: str) -> None:
         self.name = name
         self.state = "idle"
+        self.pid = 0
+        """Its database session."""
+        self.waits_for: frozenset[int] = frozenset()
+        """The sessions that hold the lock for which it is blocked."""
+        self.waited_for = False
+        """Whether another process is blocked: then this one halts after each call, as it may have let go of the lock with it."""
         self.last_call = ""
         self.error: BaseException | None = None
         """What the work that ended last raised."""
@@ -72,8 +78,7 @@ class Process:
         self._leash = FREE
         self._calls = 0
         self._gone = ""
-        self._pid = 0
-        self._paused: asyncio.Future[None] | None = None
+        self._paused: asyncio.Future[str] | None = None
         self._resume: asyncio.Future[None] | None = None
         self.ids = 0
 
@@ -82,53 +87,52 @@ class Process:
         """Whether it has nothing under way."""
         return self.state == "idle"
 
-    async def begin(self, work: Coroutine[Any, Any, Any], leash: Leash, locked: Locked | None) -> None:
-        """Starts the work and lets it go as far as the leash reaches; `locked` if it may meet others on its way."""
+    async def begin(self, work: Coroutine[Any, Any, Any], leash: Leash, holders: Holders | None) -> None:
+        """Starts the work and lets it go as far as the leash reaches; `holders` if it may meet others on its way."""
         assert self.idle, f"{self.name} is {self.state}"
         self._leash, self._calls, self._gone, self.error = leash, 0, "", None
         token = CURRENT.set(self)
         self._task = asyncio.ensure_future(work)
         CURRENT.reset(token)
-        self.state = "running"
-        await self.settle(locked)
+        await self.settle(holders)
 
-    async def go_on(self, leash: Leash, locked: Locked | None) -> None:
+    async def go_on(self, leash: Leash, holders: Holders | None) -> None:
         """Lets a paused process go on."""
         assert self.state == "paused"
-        assert self._resume is not None
-        self._leash, self._calls, self.state = leash, 0, "running"
-        self._resume.set_result(None)
-        await self.settle(locked)
+        self._leash, self._calls = leash, 0
+        await self.resume(holders)
 
-    async def settle(self, locked: Locked | None) -> None:
-        """Waits until it has ended, has paused, or waits for a lock."""
+    async def resume(self, holders: Holders | None) -> None:
+        """Lets it go on as far as its leash still reaches."""
+        assert self._resume is not None
+        self._resume.set_result(None)
+        await self.settle(holders)
+
+    async def settle(self, holders: Holders | None) -> None:
+        """Waits until it has ended, has paused or halted, or waits for a lock."""
         assert self._task is not None
         self.state = "running"
         while True:
             if self._paused is None:
                 self._paused = asyncio.get_running_loop().create_future()
             done, _ = await asyncio.wait(
-                {self._task, self._paused}, timeout=LOCK_SECONDS if locked else None, return_when=asyncio.FIRST_COMPLETED
+                {self._task, self._paused}, timeout=LOCK_SECONDS if holders else None, return_when=asyncio.FIRST_COMPLETED
             )
             if self._task in done:
                 self.state, self.error, self._task = "idle", self._task.exception(), None
                 return
             if done:
-                self.state, self._paused = "paused", None
+                self.state, self._paused = self._paused.result(), None
                 return
-            if locked is not None and await locked(self._pid):
-                # Whoever lets go of the lock goes on at the same time: no further than to the next call.
-                self.state, self._leash, self._calls = "blocked", Leash(calls=1), 0
+            if holders is not None and (waits_for := await holders(self.pid)):
+                # Whoever lets go of the lock is in the midst of its own step then: this one goes no further than to its next call.
+                self.state, self.waits_for, self.waited_for, self._leash, self._calls = "blocked", waits_for, False, Leash(calls=1), 0
                 return
-
-    async def still_blocked(self, locked: Locked) -> bool:
-        """Whether it waits for its lock still."""
-        return await locked(self._pid)
 
     async def kill(self) -> None:
         """Ends what it has under way, if anything."""
         if self._task is not None:
-            self._leash = FREE
+            self._leash, self.waited_for = FREE, False
             self._task.cancel()
             with contextlib.suppress(BaseException):
                 await self._task
@@ -145,21 +149,26 @@ class Process:
         if self._gone:
             self._die_again(name)
             return None  # type: ignore[return-value]  # nobody looks at what a rollback answers
-        self._pid = wire.get_server_pid() if wire is not None else 0
+        if wire is not None:
+            self.pid = wire.get_server_pid()
         self.last_call = name
         self._calls += 1
-        while self._leash.calls == self._calls or (self._leash.at and name.startswith(self._leash.at)):
-            if self._leash.blow is not None:
-                return await self._struck(self._leash.blow, name, do, wire)
-            await self._pause()
-            self._calls += 1
-        return await do()
+        try:
+            while self._leash.calls == self._calls or (self._leash.at and name.startswith(self._leash.at)):
+                if self._leash.blow is not None:
+                    return await self._struck(self._leash.blow, name, do, wire)
+                await self._stop("paused")
+                self._calls += 1
+            return await do()
+        finally:
+            if self.waited_for:
+                await self._stop("halted")
 
-    async def _pause(self) -> None:
+    async def _stop(self, state: str) -> None:
         if self._paused is None:
             self._paused = asyncio.get_running_loop().create_future()
         self._resume = asyncio.get_running_loop().create_future()
-        self._paused.set_result(None)
+        self._paused.set_result(state)
         await self._resume
 
     async def _struck(self, blow: Blow, name: str, do: Callable[[], Awaitable[T]], wire: "Wire | None") -> T:

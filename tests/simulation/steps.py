@@ -67,13 +67,13 @@ def leash(world: World, mix: Mixture) -> Leash:
 def _cluster(world: World) -> Cluster:
     """A service, most often one with a transaction under way: what others do meanwhile is what may go wrong."""
     clusters = list(world.clusters.values())
-    busy = [cluster for cluster in clusters if cluster.in_state("paused")]
+    busy = [cluster for cluster in clusters if cluster.paused()]
     return world.random.choice(busy if busy and world.random.random() < 0.6 else clusters)
 
 
 def _free(cluster: Cluster) -> bool:
     """Whether another process of the service may begin something."""
-    return len(cluster.in_state("paused")) + len(cluster.in_state("blocked")) < AT_ONCE
+    return not cluster.waiting and len(cluster.paused()) < AT_ONCE
 
 
 async def take(world: World, mix: Mixture) -> bool:
@@ -92,10 +92,10 @@ async def take(world: World, mix: Mixture) -> bool:
 
 async def go_on(world: World, mix: Mixture) -> bool:
     """A paused process goes on, perhaps to another pause."""
-    paused = [(cluster, actor) for cluster in world.clusters.values() for actor in cluster.actors() if actor.process.state == "paused"]
-    if not paused:
+    free = [(cluster, actor) for cluster in world.clusters.values() for actor in cluster.free_to_go_on()]
+    if not free:
         return False
-    await world.go_on(*world.random.choice(paused), leash(world, mix))
+    await world.go_on(*world.random.choice(free), leash(world, mix))
     return True
 
 

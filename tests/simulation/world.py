@@ -93,21 +93,31 @@ class World:
 
     async def begin(self, cluster: Cluster, actor: Worker | Leader, what: str, work: Coroutine[Any, Any, Any], leash: Leash = FREE) -> None:
         """An idle process begins some work."""
-        await self._stepped(cluster, actor, what, leash, actor.process.begin(work, leash, cluster.locked))
+        await self._stepped(cluster, actor, what, leash, actor.process.begin(work, leash, cluster.holders))
 
     async def go_on(self, cluster: Cluster, actor: Worker | Leader, leash: Leash = FREE) -> None:
         """A paused process goes on."""
         what = f"goes on with {actor.process.last_call!r}"
-        await self._stepped(cluster, actor, what, leash, actor.process.go_on(leash, cluster.locked))
+        await self._stepped(cluster, actor, what, leash, actor.process.go_on(leash, cluster.holders))
 
     async def _stepped(self, cluster: Cluster, actor: Worker | Leader, what: str, leash: Leash, step: Awaitable[None]) -> None:
         self.ticks += 0.4
+        actor.process.waited_for = bool(cluster.waiting)
         await step
+        while actor.process.state == "halted":
+            await self._unblock(cluster, actor)
+            actor.process.waited_for = bool(cluster.waiting)
+            await actor.process.resume(cluster.holders)
         cluster.stepped()
         taken = f" {actor.taken}" if what == "takes" and isinstance(actor, Worker) else ""
         self.note(f"{actor.process.name} {what}{taken}: {leash} → {actor.process.outcome()}")
         self._ended(actor)
-        await self._unblock(cluster)
+        if actor.process.state == "blocked":
+            cluster.waiting.append(actor)
+        await self._unblock(cluster, actor)
+        if cluster.waiting and not cluster.free_to_go_on():
+            waiting = [f"{actor.process.name} at {actor.process.last_call!r}" for actor in cluster.waiting]
+            raise ViolatedError({"no two transactions wait for each other": waiting})
         if self.watch is not None:
             await self.watch(self, [cluster.name])
 
@@ -122,22 +132,18 @@ class World:
         if not isinstance(process.error, (Killed, *db.TRANSIENT, KafkaError)):
             raise ViolatedError({"nothing but passing errors stops a process": [repr(process.error)]}) from process.error
 
-    async def _unblock(self, cluster: Cluster) -> None:
-        """Lets those go on whose lock was released. Raises ViolatedError when all wait for one another."""
-        moved = True
-        while moved and cluster.in_state("blocked"):
-            moved = False
-            for actor in cluster.actors():
-                process = actor.process
-                if process.state == "blocked" and not await process.still_blocked(cluster.database.locked):
-                    await process.settle(cluster.database.locked)
-                    cluster.stepped()
-                    self.note(f"{process.name} got its lock → {process.outcome()}")
-                    self._ended(actor)
-                    moved = True
-        if cluster.in_state("blocked") and not cluster.in_state("paused"):
-            waiting = [f"{process.name} at {process.last_call!r}" for process in cluster.in_state("blocked")]
-            raise ViolatedError({"no two transactions wait for each other": waiting})
+    async def _unblock(self, cluster: Cluster, holder: Worker | Leader) -> None:
+        """Lets whoever waits go on to its next call, if the holder has let go of its lock: the last one first, as the others wait for it."""
+        while cluster.waiting:
+            process = cluster.waiting[-1].process
+            process.waits_for = await cluster.database.holders(process.pid)
+            if process.waits_for:
+                return
+            await process.settle(cluster.database.holders)
+            if process.state != "blocked":  # else it has been woken only to wait for somebody else
+                cluster.stepped()
+                self.note(f"{process.name} gets its lock from {holder.process.name} → {process.outcome()}")
+                self._ended(cluster.waiting.pop())
 
     async def deliver(
         self, cluster: Cluster, worker: Worker, limits: Mapping[Place, int | None], leash: Leash = FREE, *, prefetched: bool = False
@@ -222,10 +228,8 @@ class World:
             self.log.append(place, drafts)
         self.log.late.clear()
         for cluster in self.clusters.values():
-            while cluster.in_state("paused"):
-                for actor in cluster.actors():
-                    if actor.process.state == "paused":
-                        await self.go_on(cluster, actor)
+            while free := cluster.free_to_go_on():
+                await self.go_on(cluster, free[0])
             if any(worker.member.fenced for worker in cluster.workers):
                 self.note(f"{cluster.name}: {cluster.rebalance(lambda workers: workers[0])}")
         if self.bug is not None:
