@@ -13,7 +13,7 @@ from shared.codec import Delivery
 from shared.consumer import Consumer
 from shared.contracts.inventory import ShortageChanged
 from shared.relay import Relay
-from shared.service import Connection, Context, Effect, Handler
+from shared.service import Connection, Context, Effect, Handler, Timer
 from shared.settings import SERVICES
 from shared.transaction import Transactions
 from tests import relays
@@ -125,6 +125,23 @@ def timer_left(surgery: Surgery) -> None:
         return set(due)
 
     surgery.put(timers, "take", left)
+
+
+def fired_by_two_leaders(surgery: Surgery) -> None:
+    """A leader fires the timers that it has read, also those that another one has taken meanwhile; and what timers are about is read
+    without a lock: else the second one sees that nothing is left to do."""
+    take = timers.take
+
+    async def taken_all_the_same(tx: Connection, due: Collection[timers.Due]) -> set[timers.Due]:
+        await take(tx, due)
+        return set(due)
+
+    def unlocked_for_timers(load: Any) -> Any:
+        return lambda tx, messages: load(Unlocked(tx) if any(isinstance(message, Timer) for message in messages) else tx, messages)
+
+    surgery.put(timers, "take", taken_all_the_same)
+    for service in SERVICES:
+        surgery.change(service, "load", unlocked_for_timers)
 
 
 def dead_letter_dropped(surgery: Surgery) -> None:

@@ -30,6 +30,13 @@ MUTANTS: tuple[Mutant, ...] = (
     ),
     Mutant("locks in no order", guards.unsorted_locks, "no two transactions wait for each other", mixture=crowded),
     Mutant("a timer that fires again and again", guards.timer_left, "everything settles"),
+    Mutant(
+        "a timer fired by two leaders",
+        guards.fired_by_two_leaders,
+        "a purchase order is issued once",
+        "the locks of what timers are about",
+        mixture=crowded,
+    ),
     Mutant("dead letter dropped", guards.dead_letter_dropped, LETTERS),
     Mutant("parked key overtaken", guards.parked_key_overtaken, LETTERS),
     Mutant("a level with a lower version applied", guards.lower_version_applied, LETTERS, "the inbox, for our own records"),
