@@ -79,6 +79,7 @@ class _Barrier(ConsumerRebalanceListener):  # type: ignore[misc]
 
     async def on_partitions_assigned(self, assigned: set[TopicPartition]) -> None:
         log.info("assigned", partitions=len(assigned))
+        metrics.ASSIGNMENTS.inc()
         async with self._in_flight:
             await self._assigned(assigned)
 

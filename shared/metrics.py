@@ -4,6 +4,9 @@ from prometheus_client import Counter, Gauge, Histogram
 
 RECORDS = Counter("backorder_records_total", "Records taken from the log, new or not")
 ITEMS = Counter("backorder_items_total", "New messages applied, refused or parked")
+ASSIGNMENTS = Counter(
+    "backorder_assignments_total", "Times that this member was given partitions: each is a rebalance that it took part in"
+)
 FAILED_BATCHES = Counter("backorder_failed_batches_total", "Batches that failed and were read again")
 TRANSACTION_SECONDS = Histogram("backorder_transaction_seconds", "Seconds per batch transaction")
 PUBLISHED = Gauge("backorder_published_records", "Records published by this process' relay")
