@@ -83,7 +83,7 @@ def _openapi(name: str) -> dict[str, Any]:
     """The document that the running service serves: its routes are made with nothing behind them."""
     settings = Settings()
     edge = Edge(settings=settings, pool=cast("Any", None), append=cast("Any", None), applied=cast("Any", None))
-    return http_app(cast("Any", SimpleNamespace(service=declared(name, settings), edge=edge))).openapi()
+    return http_app(cast("Any", SimpleNamespace(service=declared(name, settings))), edge).openapi()
 
 
 def _index() -> Iterator[str]:

@@ -18,22 +18,21 @@ class Served(Protocol):
     """The process behind the application."""
 
     service: Service[Any]
-    edge: Edge
 
     def live(self) -> bool:
         """Whether its loops go round."""
         ...
 
-    async def readiness(self) -> tuple[bool, dict[str, Any]]:
-        """Whether work flows, and what it waits for."""
+    async def readiness(self, pool: "asyncpg.Pool[Any] | None" = None) -> tuple[bool, dict[str, Any]]:
+        """Whether work flows, and what it waits for; asked through this pool."""
         ...
 
 
-def http_app(runtime: Served) -> FastAPI:
+def http_app(runtime: Served, edge: Edge) -> FastAPI:
     """`/health/live`, `/health/ready`, `/metrics`, `/asyncapi`, `/openapi.json`, `/docs` and the service's own routes."""
     name = runtime.service.name
     app = FastAPI(title=f"Backorder: {name}", version="1")
-    app.include_router(runtime.service.api(runtime.edge), responses={422: {"model": Problems, "description": "Every field that is wrong."}})
+    app.include_router(runtime.service.api(edge), responses={422: {"model": Problems, "description": "Every field that is wrong."}})
     app.add_middleware(BodyLimit)
     app.mount("/metrics", make_asgi_app())
 
@@ -46,7 +45,7 @@ def http_app(runtime: Served) -> FastAPI:
     @app.get("/health/ready", tags=["health"])
     async def ready() -> JSONResponse:
         """200 while work flows; the body says what is waited for, and counts outbox rows, timers and dead letters."""
-        flows, details = await runtime.readiness()
+        flows, details = await runtime.readiness(edge.pool)
         return JSONResponse({"ready": flows, **details}, 200 if flows else 503)
 
     @app.get("/asyncapi", tags=["documents"])

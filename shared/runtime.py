@@ -4,6 +4,7 @@ import asyncio
 import contextlib
 import gc
 import json
+import signal
 import sys
 from collections.abc import Callable, Sequence
 from datetime import datetime
@@ -12,21 +13,15 @@ from typing import Any
 
 import asyncpg
 import structlog
-import uvicorn
 import uvloop
-from aiokafka import AIOKafkaConsumer, TopicPartition
-from aiokafka.errors import KafkaError
 
 from shared import batches, clock, db, inbox, log, metrics, migrate, quarantine, requests, topics
-from shared.app import http_app
-from shared.codec import cloud_event_headers, encode, partition_of
 from shared.connection import mend
 from shared.consumer import Consumer
-from shared.contracts.base import Message
-from shared.http import Edge
 from shared.invariants import Rounds
 from shared.read_back import read_back
-from shared.relay import Relay, is_dead, producer
+from shared.relay import Relay
+from shared.server import Server
 from shared.service import Local, NotReadyError, Service
 from shared.settings import Settings
 from shared.transaction import Transactions
@@ -59,10 +54,6 @@ class Runtime:
         self._consumer: Consumer | None = None
         self._waits_for = "start"
         self._progress = monotonic()
-        self._edge_producer: Any = None
-        self._edge_dead = False
-        self._edge_consumer: AIOKafkaConsumer | None = None
-        self.edge = Edge(settings, pool, self._append, self._applied)
 
     # what background loops and the HTTP edge use
 
@@ -79,28 +70,6 @@ class Runtime:
         await self._transactions.tell(messages)
         self.relay.wake()
 
-    async def _append(self, message: Message, source: str, id_: str, actor: str) -> None:
-        if self._edge_producer is None:
-            raise NotReadyError("the log cannot be reached yet")
-        partition = partition_of(message.key, self.settings.partitions)
-        headers = cloud_event_headers(message.TYPE, source, id_, clock.wall() if self._clock is None else self._clock(), actor=actor)
-        try:
-            await self._edge_producer.send_and_wait(
-                self.settings.topic(message.TOPIC.name), encode(message), key=message.key.encode(), partition=partition, headers=headers
-            )
-        except KafkaError as error:
-            self._edge_dead = self._edge_dead or is_dead(error)
-            raise
-
-    async def _applied(self, topic: str, key: str) -> bool:
-        if self._edge_consumer is None:
-            raise NotReadyError("the log cannot be reached yet")
-        partition = partition_of(key, self.settings.partitions)
-        place = TopicPartition(self.settings.topic(topic), partition)
-        end = (await self._edge_consumer.end_offsets([place]))[place]
-        stands = await self.pool.fetchval("SELECT next FROM runtime.partition WHERE topic = $1 AND partition = $2", topic, partition)
-        return int(stands or 0) >= int(end)
-
     # health
 
     def live(self) -> bool:
@@ -109,8 +78,9 @@ class Runtime:
         moved = consumer.progress if consumer else self._progress
         return monotonic() - moved < STUCK_SECONDS and (consumer is None or consumer.alive)
 
-    async def readiness(self) -> tuple[bool, dict[str, Any]]:
-        """Whether work flows, and what it waits for."""
+    async def readiness(self, pool: "asyncpg.Pool[Any] | None" = None) -> tuple[bool, dict[str, Any]]:
+        """Whether work flows, and what it waits for. `pool` = that of the loop that asks, if it is not the service's own."""
+        pool = pool or self.pool
         details: dict[str, Any] = {"service": self.service.name, "instance": self.settings.instance, "leading": self.leading}
         if self._consumer is None:
             return False, {**details, "waits_for": self._waits_for}
@@ -118,13 +88,13 @@ class Runtime:
         if self._clock is not None:
             details["business_time"] = self._clock().isoformat()
         try:
-            [row] = await self.pool.fetch(
+            [row] = await pool.fetch(
                 "SELECT (SELECT count(*) FROM runtime.outbox) AS outbox_rows, (SELECT min(due) FROM runtime.timer) AS next_timer,"
                 " (SELECT min(time) FROM runtime.outbox) AS oldest_unpublished,"
                 " (SELECT count(*) FROM runtime.dead_letter WHERE state = 'parked') AS parked,"
                 " (SELECT count(*) FROM runtime.dead_letter WHERE state = 'refused') AS refused"
             )
-            broken = await quarantine.broken(self.pool)
+            broken = await quarantine.broken(pool)
         except db.TRANSIENT as error:
             return False, {**details, "waits_for": f"database: {error}"}
         details |= {name: value.isoformat() if isinstance(value, datetime) else value for name, value in row.items()}
@@ -169,7 +139,7 @@ class Runtime:
         await topics.check(self.settings)
         await self._check_fixed()
         self._recognised.clear()
-        async with clock.started(self.settings) as now, self._edge():
+        async with clock.started(self.settings) as now:
             transactions = Transactions(self.service, self.settings, self.pool, now)
             consumer = Consumer(self.service, self.settings, transactions, self.relay.wake, self._recognised.is_set)
             self._clock, self._transactions = now, transactions
@@ -200,25 +170,8 @@ class Runtime:
                 await asyncio.wait_for(self.stopping.wait(), 0.5)
             if not consumer.alive:
                 raise RuntimeError("the consume loop has ended")
-            if self._edge_dead:
-                raise RuntimeError("the producer of the HTTP edge has ended")
             if leader.done():
                 leader.result()
-
-    @contextlib.asynccontextmanager
-    async def _edge(self) -> Any:
-        """What the HTTP edge appends and asks with."""
-        kafka = producer(self.settings)
-        asker = AIOKafkaConsumer(bootstrap_servers=self.settings.kafka_bootstrap_servers)
-        try:
-            await kafka.start()
-            await asker.start()
-            self._edge_producer, self._edge_consumer, self._edge_dead = kafka, asker, False
-            yield
-        finally:
-            self._edge_producer = self._edge_consumer = None
-            await asker.stop()
-            await kafka.stop()
 
     async def _check_fixed(self) -> None:
         wanted = {"clock": str(self.settings.clock), "partitions": str(self.settings.partitions)}
@@ -297,17 +250,18 @@ class Runtime:
 async def _main(service: Service[Any], settings: Settings) -> None:
     pool = await db.pool(settings, service.name)
     runtime = Runtime(service, settings, pool)
-    server = uvicorn.Server(
-        uvicorn.Config(
-            http_app(runtime), host=settings.http_host, port=settings.http_port, log_config=None, access_log=False, lifespan="off"
-        )
-    )
-    serving = asyncio.create_task(runtime.run(), name="runtime")
-    serving.add_done_callback(lambda _: setattr(server, "should_exit", True))
-    await server.serve()
-    runtime.stopping.set()
-    await serving
-    pool.terminate()
+    loop = asyncio.get_running_loop()
+    for signal_ in (signal.SIGTERM, signal.SIGINT):
+        loop.add_signal_handler(signal_, runtime.stopping.set)
+    server = Server(runtime)
+    answering = asyncio.create_task(asyncio.to_thread(server.run), name="http")
+    answering.add_done_callback(lambda _: runtime.stopping.set())
+    try:
+        await runtime.run()
+    finally:
+        server.stop()
+        await answering
+        pool.terminate()
 
 
 def run(declare: Callable[[Settings], Service[Any]]) -> None:

@@ -48,7 +48,7 @@ def log() -> Log:
 @pytest.fixture
 async def client(database: "asyncpg.Pool[Any]", log: Log) -> AsyncIterator[httpx.AsyncClient]:
     edge = Edge(Settings(api_secret=SECRET), database, log.append, log.applied)
-    app = http_app(cast("Any", SimpleNamespace(service=service(Settings()), edge=edge)))
+    app = http_app(cast("Any", SimpleNamespace(service=service(Settings()))), edge)
     async with httpx.AsyncClient(transport=httpx.ASGITransport(app), base_url="http://orders") as client:
         yield client
 

@@ -56,7 +56,7 @@ async def client(pool: "asyncpg.Pool[asyncpg.Record]", log: Log) -> AsyncIterato
         await apply(tx, [WindowClosed(key="A")], MONDAY, 2)
         await apply(tx, [receipt("R0", "A-1", 1, "X", good=2), shortage("Y", 4, 3)], MONDAY, 3)
     edge = Edge(Settings(), pool, log.append, log.applied)
-    app = http_app(cast("Any", SimpleNamespace(service=service(Settings()), edge=edge)))
+    app = http_app(cast("Any", SimpleNamespace(service=service(Settings()))), edge)
     async with httpx.AsyncClient(transport=httpx.ASGITransport(app), base_url="http://purchasing") as client:
         yield client
 

@@ -2,15 +2,20 @@
 
 import asyncio
 import dataclasses
+import socket
 from collections.abc import Sequence
 from contextlib import suppress
 
+import httpx
 import pytest
 from aiokafka.errors import KafkaError
 
 from shared import consumer, db
+from shared.clock import wall
+from shared.door import Door
 from shared.relay import Relay
 from shared.runtime import FixedError, Runtime
+from shared.server import Server
 from shared.service import Applicable, Connection, Context, NotReadyError
 from shared.settings import ClockSource, Settings
 from tests.integration.runtime import toy
@@ -103,23 +108,57 @@ async def test_after_an_error_that_no_producer_outlives_the_http_edge_has_a_new_
 ) -> None:
     await toy.prepare(settings)
     async with toy.running(settings) as runtime:
-        await eventually(lambda: ready(runtime))
+        door = Door(settings, runtime.pool, wall)
+        opening = asyncio.create_task(door.keep_open())
+
+        async def accepted() -> bool:
+            with suppress(NotReadyError):
+                await door.append(toy.order("A", 1), "/clients/shop/test", "1", "shop:test")
+                return True
+            return False
 
         async def ended(*_args: object, **_given: object) -> None:
             raise KafkaError("Unexpected error during batch delivery")
 
-        monkeypatch.setattr(runtime._edge_producer, "send_and_wait", ended)
-        with pytest.raises(KafkaError):
-            await runtime.edge.append(toy.order("A", 1), "/clients/shop/test", "1", "shop:test")
-
-        async def accepted() -> bool:
-            with suppress(KafkaError, NotReadyError):
-                await runtime.edge.append(toy.order("A", 1), "/clients/shop/test", "1", "shop:test")
-                return True
-            return False
+        async def renewed() -> bool:
+            return door.producer not in {None, first}
 
         await eventually(accepted)
+        first = door.producer
+        monkeypatch.setattr(first, "send_and_wait", ended)
+        with pytest.raises(KafkaError):
+            await accepted()
+        await eventually(renewed)
+        assert await accepted()
         await becomes(lambda: units(runtime), {"A": 1})
+        opening.cancel()
+        await asyncio.wait([opening])
+
+
+async def test_http_answers_while_a_batch_keeps_the_loop_busy(settings: Settings, monkeypatch: pytest.MonkeyPatch) -> None:
+    await toy.prepare(settings)
+    async with toy.running(settings) as runtime:
+        await eventually(lambda: ready(runtime))
+        with socket.socket() as free:
+            free.bind(("127.0.0.1", 0))
+            port = free.getsockname()[1]
+        monkeypatch.setattr(runtime, "settings", settings.model_copy(update={"http_port": port}))
+        server = Server(runtime)
+        answering = asyncio.create_task(asyncio.to_thread(server.run))
+
+        def ask(path: str) -> int:
+            with suppress(httpx.TransportError):
+                return httpx.get(f"http://127.0.0.1:{port}{path}", trust_env=False, timeout=5).status_code
+            return 0
+
+        async def answers() -> bool:
+            return await asyncio.to_thread(ask, "/health/ready") == 200
+
+        await eventually(answers)
+        # In here this loop comes to nothing else, as in a large batch.
+        assert [ask(path) for path in ("/health/live", "/health/ready", "/asyncapi")] == [200] * 3
+        server.stop()
+        await asyncio.wait_for(answering, 10)
 
 
 async def test_a_loop_that_does_not_go_round_is_not_live(settings: Settings, monkeypatch: pytest.MonkeyPatch) -> None:
