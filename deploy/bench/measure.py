@@ -1,7 +1,7 @@
 """What processes, broker and database spend while something runs."""
 
 import asyncio
-from collections.abc import AsyncIterator, Mapping
+from collections.abc import AsyncIterator, Iterable, Mapping
 from contextlib import asynccontextmanager, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -52,7 +52,7 @@ async def metered(pids: Mapping[str, int], database_url: str, logs: Path | None,
 async def _watch(processes: Mapping[str, psutil.Process], peaks: dict[str, float]) -> None:
     while True:
         for name, process in processes.items():
-            peaks[name] = max(peaks.get(name, 0.0), _memory_bytes(process) / MEGABYTE)
+            peaks[name] = max(peaks.get(name, 0.0), memory_bytes(family(process)) / MEGABYTE)
         await asyncio.sleep(SAMPLE_SECONDS)
 
 
@@ -60,14 +60,15 @@ def _size(logs: Path, prefix: str) -> int:
     return sum(file.stat().st_size for file in logs.glob(f"{prefix}*/*.log"))
 
 
-def _family(process: psutil.Process) -> list[psutil.Process]:
+def family(process: psutil.Process) -> list[psutil.Process]:
+    """A process and its children."""
     return [process, *process.children(recursive=True)]
 
 
 def _cpu_seconds(process: psutil.Process) -> float:
     """Of a process and its children, those that have ended included."""
     seconds = 0.0
-    for member in _family(process):
+    for member in family(process):
         with suppress(psutil.NoSuchProcess):
             times = member.cpu_times()
             seconds += times.user + times.system
@@ -76,10 +77,10 @@ def _cpu_seconds(process: psutil.Process) -> float:
     return seconds
 
 
-def _memory_bytes(process: psutil.Process) -> int:
-    """Of a process and its children: what each has alone, and once the most that one of them shares (PostgreSQL's buffers)."""
+def memory_bytes(members: Iterable[psutil.Process]) -> int:
+    """Of some processes: what each has alone, and once the most that one of them shares (PostgreSQL's buffers)."""
     alone = shared = 0
-    for member in _family(process):
+    for member in members:
         with suppress(psutil.NoSuchProcess):
             memory = member.memory_info()
             common = getattr(memory, "shared", 0)  # not known on every system: then it is counted with each

@@ -110,7 +110,8 @@ class Outlet(Protocol):
 
 class Driver:
     """Publishes what is due and moves the clock with it. `business` is the business time now. `outlet` is open already; without one
-    the driver has a publisher of its own. It goes on as long as something moves within `patience` (wall seconds)."""
+    the driver has a publisher of its own. It goes on as long as something moves within `patience` (wall seconds). `tick` = wall
+    seconds between two looks while it is paced."""
 
     def __init__(
         self,
@@ -123,6 +124,7 @@ class Driver:
         ahead: timedelta = AHEAD,
         outlet: Outlet | None = None,
         patience: float = STALLED_SECONDS,
+        tick: float = PACED_TICK_SECONDS,
     ) -> None:
         self.business = start
         self.first_order_at: datetime | None = None
@@ -132,6 +134,7 @@ class Driver:
         self._outlet: Outlet = outlet or Publisher(settings)
         self._clock = Persistent(settings)
         self._patience = patience
+        self._paced_tick = tick
         self._standings: list[Standing] = []
         self._ends: Offsets = {}
         self._grew_at = start
@@ -171,7 +174,7 @@ class Driver:
         """
         queue = deque(story)
         began, start = monotonic(), self.business
-        tick = TICK_SECONDS if days_per_second is None else PACED_TICK_SECONDS
+        tick = TICK_SECONDS if days_per_second is None else self._paced_tick
         while True:
             await self._look()
             now = monotonic()

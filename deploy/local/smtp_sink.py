@@ -80,8 +80,9 @@ def main() -> None:
     parser.add_argument("--port", type=int, required=True)
     parser.add_argument("--maildir", type=Path, required=True)
     parser.add_argument("--refuse", metavar="ANSWER", help="the answer to every mail, with its code")
+    parser.add_argument("--nice", type=int, default=10, help="a mail server would be another machine's work: here the services go first")
     arguments = parser.parse_args()
-    os.nice(10)  # a mail server would be another machine's work: here the services go first
+    os.nice(arguments.nice)
     handler = Refusing(arguments.refuse) if arguments.refuse else Maildir(arguments.maildir)
     uvloop.run(_run(handler, arguments.port))
 
