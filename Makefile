@@ -11,7 +11,7 @@ UV = index="$${UV_DEFAULT_INDEX:-$${UV_INDEX_URL:-$${PIP_INDEX_URL:-$$($(BIN)/pi
 	if [ -n "$$index" ]; then export UV_DEFAULT_INDEX="$$index"; fi; $(BIN)/uv
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test test-slow simulation fuzz chaos chaos-short chaos-long bench bench-smoke coverage lint format types contracts lock clean
+.PHONY: help setup demo test test-slow simulation fuzz chaos chaos-short chaos-long bench bench-smoke overload soak coverage lint format types contracts lock clean
 
 help: ## Show this list
 	@sed -nE 's/^([a-z-]+):.*## (.*)/  make \1\t\2/p' $(MAKEFILE_LIST) | expand -t 20
@@ -47,6 +47,12 @@ bench: $(READY) ## Measure throughput, latency and cost beside a naive system an
 
 bench-smoke: $(READY) ## The ratios to both, once, quickly (under two minutes)
 	$(BIN)/backorder bench --workload uniform --lines 20000 --rounds 1 --no-tune
+
+overload: $(READY) ## Order five times what the system can do for five minutes, and judge how it bears it (half an hour)
+	$(BIN)/backorder overload
+
+soak: $(READY) ## Order at half of what the system can do for thirty minutes, and look whether anything grows
+	$(BIN)/backorder soak
 
 coverage: $(READY) ## Show what the tests of rules and contracts reach (services run as processes of their own in the others)
 	$(BIN)/python -m pytest -n 2 tests/unit tests/contract tests/model --cov --cov-report=term:skip-covered

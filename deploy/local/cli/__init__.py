@@ -8,10 +8,11 @@ import typer
 
 from deploy.bench import command as bench
 from deploy.chaos import command as chaos
+from deploy.load import command as load
 from deploy.local.cli import auditing, dead_letters, demo, publishing, quarantine, replay, rewinding, running, simulate, watching
 from deploy.local.errors import UserError
 
-_MODULES: Final = (demo, replay, running, simulate, publishing, watching, dead_letters, quarantine, auditing, rewinding, chaos, bench)
+_MODULES: Final = (demo, replay, running, simulate, publishing, watching, dead_letters, quarantine, auditing, rewinding, chaos, bench, load)
 
 app = typer.Typer(
     name="backorder",
