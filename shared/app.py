@@ -19,6 +19,10 @@ class Served(Protocol):
 
     service: Service[Any]
 
+    def silent_seconds(self) -> float:
+        """How long ago its loops went round."""
+        ...
+
     def live(self) -> bool:
         """Whether its loops go round."""
         ...
@@ -40,7 +44,7 @@ def http_app(runtime: Served, edge: Edge) -> FastAPI:
     async def live() -> JSONResponse:
         """200 while the loops go round; says nothing about Kafka or PostgreSQL, which a restart would not mend."""
         alive = runtime.live()
-        return JSONResponse({"live": alive}, 200 if alive else 503)
+        return JSONResponse({"live": alive, "silent_seconds": round(runtime.silent_seconds(), 1)}, 200 if alive else 503)
 
     @app.get("/health/ready", tags=["health"])
     async def ready() -> JSONResponse:

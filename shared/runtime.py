@@ -72,11 +72,14 @@ class Runtime:
 
     # health
 
+    def silent_seconds(self) -> float:
+        """How long ago the loops went round."""
+        return monotonic() - (self._consumer.progress if self._consumer else self._progress)
+
     def live(self) -> bool:
         """Whether the loops go round; says nothing about Kafka or PostgreSQL, whose absence a restart would not mend."""
         consumer = self._consumer
-        moved = consumer.progress if consumer else self._progress
-        return monotonic() - moved < STUCK_SECONDS and (consumer is None or consumer.alive)
+        return self.silent_seconds() < STUCK_SECONDS and (consumer is None or consumer.alive)
 
     async def readiness(self, pool: "asyncpg.Pool[Any] | None" = None) -> tuple[bool, dict[str, Any]]:
         """Whether work flows, and what it waits for. `pool` = that of the loop that asks, if it is not the service's own."""

@@ -90,13 +90,13 @@ class Watch:
     async def a_service_stands_still(self) -> bool:
         return any(psutil.Process(pid).status() == psutil.STATUS_STOPPED for name in self.stage.names() if (pid := self.pid(name)))
 
-    async def a_service_does_not_answer(self) -> bool:
-        async with httpx.AsyncClient(trust_env=False, timeout=0.5) as client:
+    async def a_loop_stands_still(self) -> bool:
+        async with httpx.AsyncClient(trust_env=False, timeout=3) as client:
             for name in self.stage.names():
-                try:
-                    await client.get(f"http://{HOST}:{self.stage.home.port(name)}/health/live")
-                except httpx.TimeoutException:
-                    return True
+                with suppress(httpx.TransportError):
+                    live = (await client.get(f"http://{HOST}:{self.stage.home.port(name)}/health/live")).json()
+                    if live["silent_seconds"] > 2:
+                        return True
         return False
 
     async def there_are_three(self) -> bool:
@@ -180,7 +180,7 @@ SIGNS: dict[str, Sign] = {
     "service_restarted": Watch.a_service_is_gone,
     "rolling_restart": Watch.a_service_is_gone,
     "service_paused": Watch.a_service_stands_still,
-    "loop_blocked": Watch.a_service_does_not_answer,
+    "loop_blocked": Watch.a_loop_stands_still,
     "instances_changed": Watch.there_are_three,
     "migration_killed": Watch.there_are_other_databases,
     "broker_killed": Watch.a_broker_is_gone,
