@@ -30,7 +30,8 @@ if TYPE_CHECKING:
     import asyncpg
 
 
-CONNECTIONS = 4
+CONNECTIONS = 16
+"""A mail is some four questions and answers, one after the other: a distant or busy server is waited for by so many side by side."""
 ROUND_MAILS, ROUND_SECONDS = 50, 0.5
 """What was sent is recorded after so many mails or so long, whichever comes first: what a kill can repeat."""
 IDLE_SECONDS = 0.1
