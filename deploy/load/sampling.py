@@ -77,9 +77,10 @@ def _footprint(name: str, process: psutil.Process) -> Footprint:
 async def memberships(admin: AIOKafkaAdminClient, groups: Sequence[str]) -> dict[str, Membership]:
     """Each group as the broker has it now. Raises KafkaError."""
     found: dict[str, Membership] = {}
-    for response in await admin.describe_consumer_groups(list(groups)):
-        for _, group, state, _, _, members, *_ in response.groups:
-            found[group] = (state, tuple(sorted(member[0] for member in members)))
+    for name in groups:  # one by one: the client cannot ask for several
+        [response] = await admin.describe_consumer_groups([name])
+        [(_, group, state, _, _, members, *_)] = response.groups
+        found[group] = (state, tuple(sorted(member[0] for member in members)))
     return found
 
 
@@ -90,7 +91,10 @@ _TABLES = """
 _ROWS = """
     SELECT (SELECT count(*) FROM runtime.outbox) AS outbox, (SELECT count(*) FROM runtime.timer) AS timers,
         (SELECT count(*) FROM runtime.dead_letter) AS dead_letters,
+        {mails}
         (SELECT count(*) FROM pg_stat_activity WHERE datname = current_database() AND pid <> pg_backend_pid()) AS connections"""
+
+_MAILS = {"notifier": "(SELECT count(*) FROM mail WHERE status = 'queued') AS mails_to_send,"}
 
 
 async def sample(home: Home, settings: Settings, at: float) -> Sample:
@@ -99,7 +103,7 @@ async def sample(home: Home, settings: Settings, at: float) -> Sample:
     for service in SERVICES:
         async with connected(settings, service) as connection:
             tables = await connection.fetch(_TABLES)
-            rows = dict(await connection.fetchrow(_ROWS) or {})
+            rows = dict(await connection.fetchrow(_ROWS.format(mails=_MAILS.get(service, ""))) or {})
         connections = rows.pop("connections")
         databases[service] = Database({row["name"]: _table(row) for row in tables}, rows, connections)
         if service == "orders":

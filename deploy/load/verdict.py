@@ -179,15 +179,20 @@ def bounded(found: Mapping[str, Memory]) -> Iterator[Violation]:
 
 def groups(memberships: Mapping[str, Sequence[Membership]], assignments: Mapping[str, int]) -> dict[str, Group]:
     """What became of each consumer group. `assignments` = how often its members were given partitions while it was watched."""
-    return {
-        name: Group(members=len(seen[0][1]), changes=len(seen) - 1, assignments=assignments[name]) for name, seen in memberships.items()
-    }
+    return {name: _group(memberships.get(name, ()), count) for name, count in assignments.items()}
+
+
+def _group(seen: Sequence[Membership], assignments: int) -> Group:
+    return Group(members=len(seen[0][1]) if seen else 0, changes=max(0, len(seen) - 1), assignments=assignments)
 
 
 def steady(found: Mapping[str, Group]) -> Iterator[Violation]:
-    """The groups that lost or changed a member, or dealt out their partitions anew, while every member was healthy."""
+    """The groups that lost or changed a member, or dealt out their partitions anew, while every member was healthy; or that the broker
+    does not know."""
     check = "no healthy member times out, and no group rebalances"
-    return (Violation(check, {"group": name, **group.model_dump()}) for name, group in found.items() if group.changes or group.assignments)
+    for name, group in found.items():
+        if group.changes or group.assignments or not group.members:
+            yield Violation(check, {"group": name, **group.model_dump()})
 
 
 def answered(reads: Mapping[str, Latency], limits: Limits) -> Iterator[Violation]:

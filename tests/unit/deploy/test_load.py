@@ -181,11 +181,12 @@ def test_memory_has_a_limit_of_its_own_for_servers() -> None:
         ([STABLE, ("Stable", ("orders-1-a",))], 0, False),
         ([STABLE, ("Stable", ("orders-1-a", "orders-2-c"))], 0, False),
         ([STABLE], 1, False),
+        ([], 0, False),
     ],
 )
 def test_a_group_keeps_its_members_and_their_partitions(seen: list[Membership], assignments: int, steady: bool) -> None:
     found = verdict.groups({"orders": seen}, {"orders": assignments})
-    assert found == {"orders": Group(members=2, changes=len(seen) - 1, assignments=assignments)}
+    assert found == {"orders": Group(members=2 if seen else 0, changes=max(0, len(seen) - 1), assignments=assignments)}
     assert (not list(verdict.steady(found))) is steady
 
 
