@@ -33,7 +33,8 @@ CHECKS: dict[str, str] = {
         FROM mail LEFT JOIN (SELECT order_id, number, count(*) AS notices FROM notice GROUP BY 1, 2) AS counted USING (order_id, number)
         WHERE coalesce(notices, 0) <> greatest(json_array_length(lines), 1)""",
     "notices_have_their_mail": """
-        SELECT order_id, number, line, kind, version FROM notice WHERE (order_id, number) NOT IN (SELECT order_id, number FROM mail)""",
+        SELECT order_id, number, line, kind, version FROM notice
+        WHERE NOT EXISTS (SELECT FROM mail WHERE (mail.order_id, mail.number) = (notice.order_id, notice.number))""",
     "promises_are_told_in_order": """
         SELECT order_id, line, version, number FROM (
             SELECT order_id, line, version, number, lag(version) OVER (PARTITION BY order_id, line ORDER BY number) AS told_before
