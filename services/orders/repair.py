@@ -99,13 +99,19 @@ def _stands(line: Line) -> dict[str, int]:
     return {name: getattr(line, name) for name in ("ordered", "pending", "allocated", "backordered", "shipped", "cancelled")}
 
 
+def _said(amounts: Mapping[str, int]) -> str:
+    return " ".join(f"{name}={units}" for name, units in amounts.items())
+
+
 def _sum(five: Mapping[str, int]) -> int:
     return five["pending"] + five["allocated"] + five["backordered"] + five["shipped"] + five["cancelled"]
 
 
 def _differences(number: int, before: Line | None, after: Line | None) -> Iterator[Corrected]:
     if before is None or after is None:
-        yield Corrected(f"line {number} was never accepted: removed" if after is None else f"line {number} was lost: {after.amounts}")
+        yield Corrected(
+            f"line {number} was never accepted: removed" if after is None else f"line {number} was lost: {_said(after.amounts)}"
+        )
         return
     for name, was, is_ in zip(Line._fields, before, after, strict=True):
         if was != is_:

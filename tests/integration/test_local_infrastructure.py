@@ -88,7 +88,8 @@ def test_a_server_that_ends_while_starting_says_why(home: Home) -> None:
 
 
 def test_a_process_that_will_not_stop_is_killed(home: Home) -> None:
-    processes.start(home, "stubborn", ["sh", "-c", "trap '' TERM; while true; do sleep 0.05; done"])
+    processes.start(home, "stubborn", ["sh", "-c", "trap '' TERM; echo deaf; while true; do sleep 0.05; done"])
+    processes.wait_until(home, "stubborn", lambda: "deaf" in processes.tail(home, "stubborn"), timeout=10)
     assert not processes.stop(home, "stubborn", timeout=0.5)
     assert processes.running(home) == []
 
