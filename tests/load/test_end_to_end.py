@@ -11,6 +11,8 @@ from deploy.load.result import Run, Soak
 from deploy.load.world import INSTANCES
 from shared.settings import SERVICES
 
+pytestmark = pytest.mark.slow
+
 SECONDS = 12
 LATE = "99 of 100 reads are answered in time"
 TRENDS = {"flat over time", "flat per line"}
