@@ -36,7 +36,7 @@ chaos-short: $(READY) ## Every kind of fault once, quickly, and what failed once
 chaos-long: $(READY) ## Thirty runs of five minutes, each with a seed of its own; taken up again where it stopped
 	$(BIN)/backorder chaos --seed 1 --runs 30 --results .backorder/chaos.jsonl
 
-test-slow: $(READY) ## Run the tests that take minutes: each fault of chaos, each database restored alone, load in short
+test-slow: $(READY) ## Run the tests that take minutes: each fault of chaos, each database restored alone, two mutants, load in short
 	$(BIN)/python -m pytest -m slow
 
 simulation: $(READY) ## Ten thousand seeds of the four services over a log of our own (some hours)

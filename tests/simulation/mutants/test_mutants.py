@@ -6,7 +6,12 @@ from tests.simulation.laboratory import Laboratory
 from tests.simulation.mutants.surgery import Mutant, hunt
 from tests.simulation.mutants.table import MUTANTS, SEEDS
 
+LONG = {"parked key overtaken", "the first supply covers all (OFBiz, D3)"}
+"""Hunted for half a minute and more, so by command."""
 
-@pytest.mark.parametrize("mutant", MUTANTS, ids=lambda mutant: mutant.name)
+
+@pytest.mark.parametrize(
+    "mutant", [pytest.param(each, id=each.name, marks=[pytest.mark.slow] if each.name in LONG else []) for each in MUTANTS]
+)
 def test_a_mutant_is_found(lab: Laboratory, mutant: Mutant) -> None:
     assert hunt(lab, mutant, SEEDS) is not None, f"{mutant.breaks!r} held in {SEEDS} seeds"
