@@ -95,7 +95,7 @@ class Watch:
             for name in self.stage.names():
                 with suppress(httpx.TransportError):
                     live = (await client.get(f"http://{HOST}:{self.stage.home.port(name)}/health/live")).json()
-                    if live["silent_seconds"] > 2:
+                    if live["silent_seconds"] > 1:
                         return True
         return False
 
