@@ -256,15 +256,10 @@ def allocate(free: int, waiting_lines: Iterable[Demand]) -> list[tuple[Demand, i
     return given
 
 
-def promise(position_units: int, supplies: Iterable[Supply], today: date) -> date | None:
-    """The day on which the unit at this position of the queue (1 = head) can ship: HANDLING_DAYS after the expected day of the
-    supply that covers it. A supply without a day (LAST_DAY is none), or whose day has passed, covers nobody;
-    None = no date."""
-    return promises(position_units - 1, [1], supplies, today)[0]
-
-
 def promises(units_ahead: int, open_units: Sequence[int], supplies: Iterable[Supply], today: date) -> list[date | None]:
-    """The promises of consecutive lines of a queue, by their open units, in one pass; a line ships when its last unit can."""
+    """The promises of consecutive lines of a queue, by their open units, in one pass; a line ships when its last unit can: HANDLING_DAYS
+    after the expected day of the supply that covers it. A supply without a day (LAST_DAY is none), or whose day has passed, covers
+    nobody; None = no date."""
     dated = sorted(
         (supply.expected_on, supply.open) for supply in supplies if supply.expected_on and today <= supply.expected_on < LAST_DAY
     )

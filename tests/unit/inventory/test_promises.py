@@ -7,13 +7,18 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from services.inventory.domain import HANDLING_DAYS, Policy, Supply, promise, promises
+from services.inventory.domain import HANDLING_DAYS, Policy, Supply, promises
 from shared.contracts.inventory import DemandServed, StockLevelChanged
 from tests.unit.inventory.house import NOON, TODAY, House, counted, day, defined, demand, received, supply
 
 
 def coming(*schedule: tuple[int, date | None]) -> list[Supply]:
     return [Supply(f"P-{number}", 1, "A", units, units, when, 1) for number, (units, when) in enumerate(schedule)]
+
+
+def promise(position: int, supplies: list[Supply], today: date) -> date | None:
+    """That of the unit at this place of the queue (1 = head) alone."""
+    return promises(position - 1, [1], supplies, today)[0]
 
 
 @pytest.mark.parametrize(
