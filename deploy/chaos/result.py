@@ -1,13 +1,13 @@
 """What came of a run, for programs and for people."""
 
 from collections.abc import Iterable, Iterator, Sequence
-from math import ceil
 from typing import Any
 
 from pydantic import BaseModel
 
 from deploy.chaos.evidence import Entry
 from deploy.chaos.violation import Violation
+from deploy.local.ranked import ranked
 
 _NAMES = ("key", "order", "order_id", "purchase_order", "sku", "mail", "about", "id")
 """The columns by which a violation says what it is about, the most telling first."""
@@ -69,12 +69,8 @@ class Result(BaseModel):
 
 def recovery(seconds: Sequence[float]) -> Recovery:
     """The percentiles (nearest rank) of the recoveries."""
-    ranked = sorted(seconds)
-
-    def at(share: float) -> float | None:
-        return round(ranked[max(0, ceil(share * len(ranked)) - 1)], 2) if ranked else None
-
-    return Recovery(p50=at(0.5), p99=at(0.99), max=at(1.0))
+    rounded = [round(each, 2) for each in seconds]
+    return Recovery(p50=ranked(rounded, 0.5), p99=ranked(rounded, 0.99), max=ranked(rounded, 1.0))
 
 
 def history(violation: Violation, log: Iterable[Entry]) -> Iterator[Entry]:

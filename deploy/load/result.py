@@ -1,10 +1,11 @@
 """What was measured under load, for programs: figures, the limits that they were held against, and what was not as it must be."""
 
-from collections.abc import Mapping, Sequence
-from math import ceil
+from collections.abc import Mapping
 from typing import Any
 
 from pydantic import BaseModel, RootModel
+
+from deploy.local.ranked import ranked
 
 
 class Answers(BaseModel):
@@ -133,8 +134,3 @@ def latencies(reading: Mapping[str, Answers]) -> dict[str, Latency]:
 def _latency(answers: Answers) -> Latency:
     p50, p99, most = (ranked(answers.milliseconds, share) for share in (0.5, 0.99, 1.0))
     return Latency(count=len(answers.milliseconds), p50=p50, p99=p99, max=most, statuses=answers.statuses)
-
-
-def ranked(values: Sequence[float], share: float) -> float | None:
-    """The smallest value that so large a share of them does not exceed; None of nothing."""
-    return sorted(values)[max(0, ceil(share * len(values)) - 1)] if values else None

@@ -80,10 +80,13 @@ class World:
 
     @asynccontextmanager
     async def ordering(self, lines: int, lines_per_second: float = 0.0) -> AsyncIterator[asyncio.subprocess.Process]:
-        """A shop that will order so many lines when it is told to, at this rate (0 = as fast as the broker takes them)."""
+        """A shop that will order so many lines when it is told to, at this rate (0 = as fast as the broker takes them). Raises UserError
+        at the end when it could not."""
         arguments = ("--first", str(self.next_order), "--lines", str(lines), "--lines-per-second", str(lines_per_second))
         async with spawned("deploy.load.producer", "--home", str(self.home.path), *arguments) as shop:
             yield shop
+            if await shop.wait():
+                raise UserError("the orders could not be published; what the shop says stands above")
 
     async def burst(self, lines: int) -> float:
         """Has so many lines ordered at once; answers how many a second went all the way, mails included. Raises UserError when they do
@@ -91,8 +94,6 @@ class World:
         async with self.ordering(lines) as shop:
             began = monotonic()
             told, _ = await shop.communicate(b"\n")
-        if shop.returncode:
-            raise UserError("the orders could not be published; what the shop says stands above")
         self.next_order = int(told.split()[-1])
         if await self.to_the_end() is None:
             raise UserError(f"{lines:,} lines did not come to their end: see the logs in {self.home.logs}")

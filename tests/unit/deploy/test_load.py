@@ -8,9 +8,10 @@ import pytest
 
 from deploy.load import demand, verdict
 from deploy.load.reader import Orders, probes, reads
-from deploy.load.result import Answers, Footprint, Group, Growth, Latency, Limits, Settled, latencies, ranked
+from deploy.load.result import Answers, Footprint, Group, Growth, Latency, Limits, Settled, latencies
 from deploy.load.run import Plan
 from deploy.load.seen import Database, Membership, Sample, Table
+from deploy.local.ranked import ranked
 from shared.contracts.commerce import OrderCancelRequested, OrderPlaced
 from shared.contracts.suppliers import OfferChanged
 from shared.contracts.warehouse import StockCounted
